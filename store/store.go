@@ -1,0 +1,343 @@
+// Package store keeps revisioned objects on disk and tells who asks of every
+// change.
+//
+// An object is bytes under a kind, a namespace and a name; what they mean is
+// the caller's affair. Every change has a revision of its own, a number that
+// grows over all objects and never repeats, also after a crash. A commit is
+// on disk (fsync) before it is acknowledged or seen by a watcher.
+//
+// One process opens a store at a time. Its methods are safe for concurrent
+// use. It does not validate, index or convert objects.
+package store
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"get.podrun.dev/podrun/internal/hint"
+)
+
+// Errors that callers act on.
+var (
+	ErrNotFound = errors.New("no such object")
+	ErrExists   = errors.New("object exists")
+	ErrClosed   = errors.New("store is closed")
+)
+
+// schema is the version of what is on disk. A store of a later one is refused.
+const schema = 1
+
+// defaultHistory is how many changes are kept for watchers that come late.
+const defaultHistory = 10_000
+
+// Key names an object. No part may hold a NUL byte; Namespace may be empty.
+type Key struct {
+	Kind, Namespace, Name string
+}
+
+// String is kind namespace/name, for messages.
+func (k Key) String() string { return k.Kind + " " + k.Namespace + "/" + k.Name }
+
+func (k Key) bytes() []byte { return []byte(k.Kind + "\x00" + k.Namespace + "\x00" + k.Name) }
+
+func parseKey(b []byte) Key {
+	parts := strings.SplitN(string(b), "\x00", 3)
+	if len(parts) != 3 {
+		return Key{}
+	}
+	return Key{parts[0], parts[1], parts[2]}
+}
+
+func (k Key) check() error {
+	if k.Kind == "" || k.Name == "" || strings.ContainsRune(k.Kind+k.Namespace+k.Name, 0) {
+		return fmt.Errorf("internal error: bad store key %q", k.String())
+	}
+	return nil
+}
+
+// Object is a stored object. Value belongs to the caller.
+type Object struct {
+	Key
+	Revision uint64 // of the last change
+	Created  uint64 // of the first
+	Value    []byte
+}
+
+// Options of a store; the zero value is fine.
+type Options struct {
+	Logger  *slog.Logger // nil discards
+	History int          // changes kept for Watch; 0 is 10,000
+}
+
+var (
+	bucketObjects = []byte("objects") // key -> created, revision, value
+	bucketLog     = []byte("log")     // revision -> event as JSON
+	bucketMeta    = []byte("meta")
+	keySchema     = []byte("schema")
+	keyRevision   = []byte("revision")
+)
+
+// Store is an open store. Close it.
+type Store struct {
+	db      *bbolt.DB
+	log     *slog.Logger
+	history int
+
+	// writing orders a commit with its publication: bbolt runs its commit
+	// handlers after the next writer may have begun.
+	writing sync.Mutex
+
+	mu       sync.Mutex
+	watchers map[*Watcher]struct{}
+	revision uint64 // of the last commit that watchers were told of
+	closed   bool
+}
+
+// Open opens the store at path, making it and its directory (mode 0700) if
+// need be. It fails when another process has it open.
+func Open(path string, o Options) (*Store, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fmt.Errorf("cannot open store: %w", err)
+	}
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: 5 * time.Second, FreelistType: bbolt.FreelistMapType})
+	if errors.Is(err, bbolt.ErrTimeout) {
+		return nil, hint.Wrap(fmt.Errorf("cannot open store %q: another process has it open", path), `end the other podrun node, or set PODRUN_DATA to another directory`)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot open store %q: %w", path, err)
+	}
+	s := &Store{db: db, log: o.Logger, history: o.History, watchers: map[*Watcher]struct{}{}}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.history == 0 {
+		s.history = defaultHistory
+	}
+	if err := s.prepare(path); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return s, nil
+}
+
+// prepare makes the buckets of a new store and checks the schema of an old one.
+func (s *Store) prepare(path string) error {
+	ready := false
+	err := s.db.View(func(tx *bbolt.Tx) error {
+		meta := tx.Bucket(bucketMeta)
+		if meta == nil {
+			return nil
+		}
+		ready = true
+		if v := number(meta.Get(keySchema)); v > schema {
+			return hint.Wrap(fmt.Errorf("cannot open store %q: it has schema %d, this podrun knows up to %d", path, v, schema),
+				"use the newer podrun that wrote it")
+		}
+		s.revision = number(meta.Get(keyRevision))
+		return nil
+	})
+	if err != nil || ready {
+		return err
+	}
+	return s.db.Update(func(tx *bbolt.Tx) error {
+		for _, name := range [][]byte{bucketObjects, bucketLog, bucketMeta} {
+			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+				return err
+			}
+		}
+		return tx.Bucket(bucketMeta).Put(keySchema, encodeNumber(schema))
+	})
+}
+
+// Close ends all watches and closes the store.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	for w := range s.watchers {
+		w.end(ErrClosed)
+	}
+	clear(s.watchers)
+	s.mu.Unlock()
+	return s.db.Close()
+}
+
+// Get returns one object; ErrNotFound when it is not there.
+func (s *Store) Get(k Key) (Object, error) {
+	var o Object
+	err := s.db.View(func(tx *bbolt.Tx) (err error) {
+		o, err = get(tx, k)
+		return err
+	})
+	return o, err
+}
+
+// List returns all objects of a kind in one namespace, or in all for "",
+// ordered by namespace and name, and the revision they were read at.
+func (s *Store) List(kind, namespace string) ([]Object, uint64, error) {
+	var objects []Object
+	var revision uint64
+	err := s.db.View(func(tx *bbolt.Tx) error {
+		revision = number(tx.Bucket(bucketMeta).Get(keyRevision))
+		objects = list(tx, kind, namespace)
+		return nil
+	})
+	return objects, revision, err
+}
+
+// Tx is a commit in the making. It is valid inside the function that Update
+// calls, on its goroutine.
+type Tx struct {
+	tx       *bbolt.Tx
+	revision uint64
+	events   []Event
+}
+
+// Update commits what fn does, all or nothing, and returns the revision of the
+// last change. An error of fn is returned as it is and nothing has changed.
+// One Update runs at a time; fn must not call the store but through its Tx.
+func (s *Store) Update(fn func(tx *Tx) error) (uint64, error) {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	var t Tx
+	err := s.db.Update(func(tx *bbolt.Tx) error {
+		meta := tx.Bucket(bucketMeta)
+		t = Tx{tx: tx, revision: number(meta.Get(keyRevision))}
+		if err := fn(&t); err != nil {
+			return err
+		}
+		if len(t.events) == 0 {
+			return nil
+		}
+		if err := t.record(s.history); err != nil {
+			return err
+		}
+		return meta.Put(keyRevision, encodeNumber(t.revision))
+	})
+	if err != nil {
+		return 0, err
+	}
+	if len(t.events) > 0 {
+		s.publish(t.events, t.revision)
+	}
+	return t.revision, nil
+}
+
+// Get returns one object as the commit so far has it.
+func (t *Tx) Get(k Key) (Object, error) { return get(t.tx, k) }
+
+// List returns the objects of a kind as the commit so far has them.
+func (t *Tx) List(kind, namespace string) ([]Object, error) {
+	return list(t.tx, kind, namespace), nil
+}
+
+// Put creates or replaces an object. encode gives its bytes for the revision
+// that this change gets.
+func (t *Tx) Put(k Key, encode func(revision uint64) ([]byte, error)) error {
+	if err := k.check(); err != nil {
+		return err
+	}
+	t.revision++
+	value, err := encode(t.revision)
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", k, err)
+	}
+	e := Event{Type: Added, Object: Object{Key: k, Revision: t.revision, Created: t.revision, Value: value}}
+	if old, err := get(t.tx, k); err == nil {
+		e.Type, e.Object.Created = Modified, old.Created
+	}
+	head := append(encodeNumber(e.Object.Created), encodeNumber(t.revision)...)
+	if err := t.tx.Bucket(bucketObjects).Put(k.bytes(), append(head, value...)); err != nil {
+		return err
+	}
+	t.events = append(t.events, e)
+	return nil
+}
+
+// Create is Put of an object that is not there; ErrExists when it is.
+func (t *Tx) Create(k Key, encode func(revision uint64) ([]byte, error)) error {
+	if _, err := get(t.tx, k); err == nil {
+		return fmt.Errorf("%s: %w", k, ErrExists)
+	}
+	return t.Put(k, encode)
+}
+
+// Delete removes an object; ErrNotFound when it is not there.
+func (t *Tx) Delete(k Key) error {
+	old, err := get(t.tx, k)
+	if err != nil {
+		return err
+	}
+	t.revision++
+	old.Revision = t.revision
+	if err := t.tx.Bucket(bucketObjects).Delete(k.bytes()); err != nil {
+		return err
+	}
+	t.events = append(t.events, Event{Type: Deleted, Object: old})
+	return nil
+}
+
+// record keeps the commit's changes for watchers that come late, and drops
+// the oldest beyond limit.
+func (t *Tx) record(limit int) error {
+	b := t.tx.Bucket(bucketLog)
+	for _, e := range t.events {
+		data, err := json.Marshal(e)
+		if err != nil {
+			return err
+		}
+		if err := b.Put(encodeNumber(e.Object.Revision), data); err != nil {
+			return err
+		}
+	}
+	c := b.Cursor()
+	for k, _ := c.First(); k != nil && number(k)+uint64(limit) <= t.revision; k, _ = c.First() {
+		if err := c.Delete(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func get(tx *bbolt.Tx, k Key) (Object, error) {
+	v := tx.Bucket(bucketObjects).Get(k.bytes())
+	if v == nil {
+		return Object{}, fmt.Errorf("%s: %w", k, ErrNotFound)
+	}
+	return object(k, v), nil
+}
+
+func list(tx *bbolt.Tx, kind, namespace string) []Object {
+	prefix := kind + "\x00"
+	if namespace != "" {
+		prefix += namespace + "\x00"
+	}
+	var objects []Object
+	c := tx.Bucket(bucketObjects).Cursor()
+	for k, v := c.Seek([]byte(prefix)); k != nil && strings.HasPrefix(string(k), prefix); k, v = c.Next() {
+		objects = append(objects, object(parseKey(k), v))
+	}
+	return objects
+}
+
+// object decodes what is on disk; bbolt's memory is not kept.
+func object(k Key, v []byte) Object {
+	return Object{Key: k, Created: number(v[:8]), Revision: number(v[8:16]), Value: append([]byte(nil), v[16:]...)}
+}
+
+func encodeNumber(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
+
+func number(b []byte) uint64 {
+	if len(b) < 8 {
+		return 0
+	}
+	return binary.BigEndian.Uint64(b)
+}
