@@ -1,0 +1,237 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/opencontainers/cgroups"
+	"github.com/opencontainers/cgroups/fs2"
+	"github.com/opencontainers/cgroups/manager"
+	"golang.org/x/sys/unix"
+)
+
+// Resources limit a container. Zero values do not limit.
+type Resources struct {
+	MemoryBytes     int64
+	CPUQuotaMicros  int64 // of processor time in each period
+	CPUPeriodMicros int64 // 0: 100,000
+	CPUShares       uint64
+	Pids            int64
+}
+
+// cgroupTree is where the containers' cgroups are made. With cgroup v2:
+//
+//	BASE/podrun-node      the node, the reaper and the pauses: a cgroup with
+//	                      controllers for its children has no processes
+//	BASE/podrun-ID        a container
+//
+// BASE is the cgroup we were started in when that is ours (a systemd unit with
+// Delegate=yes), or for real root /sys/fs/cgroup/podrun. With cgroup v1 and
+// real root: a cgroup podrun-ID below our own in every hierarchy. In all other
+// cases containers share our cgroup and have no limits.
+type cgroupTree struct {
+	rootless bool
+	base     string // v2: BASE; "" when not ours
+	limits   bool
+	reason   string // why there are no limits
+}
+
+const nodeCgroup = "podrun-node"
+
+// openCgroups finds out what is delegated, by doing. The tree is of use even
+// with an error, only without limits.
+func openCgroups(rootless bool) (*cgroupTree, error) {
+	t := &cgroupTree{rootless: rootless}
+	err := t.open()
+	if err != nil {
+		t.base, t.reason = "", err.Error()
+	}
+	t.limits = err == nil
+	return t, err
+}
+
+func (t *cgroupTree) open() error {
+	if !cgroups.IsCgroup2UnifiedMode() {
+		if t.rootless {
+			return errors.New("cgroup v1 is not for users")
+		}
+		return probeV1()
+	}
+	own, err := cgroups.ParseCgroupFile("/proc/self/cgroup")
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(fs2.UnifiedMountpoint, own[""])
+	if filepath.Base(path) == nodeCgroup {
+		path = filepath.Dir(path) // a node before us has made it
+	} else if !t.rootless {
+		path = filepath.Join(fs2.UnifiedMountpoint, "podrun")
+		if err := os.Mkdir(path, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		if err := enable(fs2.UnifiedMountpoint); err != nil {
+			return err
+		}
+	} else if err := moveAside(path); err != nil {
+		return err
+	}
+	if err := enable(path); err != nil {
+		return err
+	}
+	t.base = path
+	return nil
+}
+
+// probeV1 makes a cgroup below our own and removes it again.
+func probeV1() error {
+	own, err := cgroups.GetOwnCgroupPath("memory")
+	if err != nil {
+		return fmt.Errorf("memory cgroup: %w", err)
+	}
+	dir, err := os.MkdirTemp(own, "podrun-probe-")
+	if err != nil {
+		return err
+	}
+	return os.Remove(dir)
+}
+
+// enable gives the children of a cgroup the controllers that we set.
+func enable(path string) error {
+	if err := os.WriteFile(filepath.Join(path, "cgroup.subtree_control"), []byte("+cpu +memory +pids"), 0); err != nil {
+		return fmt.Errorf("controllers: %w", err)
+	}
+	return nil
+}
+
+// moveAside moves the processes in the cgroup, all ours, to a child of it.
+func moveAside(path string) error {
+	pids, err := cgroups.GetPids(path)
+	if err != nil {
+		return err
+	}
+	ours := []int{os.Getpid(), os.Getppid()}
+	for _, pid := range pids {
+		if !slices.Contains(ours, pid) && !slices.Contains(ours, parentOf(pid)) {
+			return fmt.Errorf("cgroup %s is shared with process %d", strings.TrimPrefix(path, fs2.UnifiedMountpoint), pid)
+		}
+	}
+	leaf := filepath.Join(path, nodeCgroup)
+	if err := os.Mkdir(leaf, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	for _, pid := range pids {
+		if err := cgroups.WriteCgroupProc(leaf, pid); err != nil && !errors.Is(err, unix.ESRCH) {
+			return err
+		}
+	}
+	return nil
+}
+
+// parentOf returns 0 for a process that is gone.
+func parentOf(pid int) int {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(b)) {
+		if v, ok := strings.CutPrefix(line, "PPid:"); ok {
+			ppid, _ := strconv.Atoi(strings.TrimSpace(v))
+			return ppid
+		}
+	}
+	return 0
+}
+
+// config returns the cgroup of the container with that ID. Of a tree without
+// limits those asked for are left out; dropped says which.
+func (t *cgroupTree) config(id string, r Resources) (config *cgroups.Cgroup, dropped []string) {
+	// Resources are never nil: the cgroup v1 managers rely on it.
+	config = &cgroups.Cgroup{Rootless: t.rootless, Resources: &cgroups.Resources{}}
+	if t.base != "" {
+		config.Path = strings.TrimPrefix(t.base, fs2.UnifiedMountpoint) + "/podrun-" + id
+	} else {
+		config.Name = "podrun-" + id
+	}
+	if !t.limits {
+		for _, l := range []struct {
+			name string
+			set  bool
+		}{
+			{"memory", r.MemoryBytes != 0}, {"cpu quota", r.CPUQuotaMicros != 0},
+			{"cpu shares", r.CPUShares != 0}, {"pids", r.Pids != 0},
+		} {
+			if l.set {
+				dropped = append(dropped, l.name)
+			}
+		}
+		return config, dropped
+	}
+	res := config.Resources
+	res.Memory = r.MemoryBytes
+	if r.CPUQuotaMicros != 0 {
+		res.CpuQuota = r.CPUQuotaMicros
+		res.CpuPeriod = uint64(r.CPUPeriodMicros)
+		if res.CpuPeriod == 0 {
+			res.CpuPeriod = 100_000
+		}
+	}
+	if r.Pids != 0 {
+		res.PidsLimit = &r.Pids
+	}
+	if cgroups.IsCgroup2UnifiedMode() {
+		res.CpuWeight = cgroups.ConvertCPUSharesToCgroupV2Value(r.CPUShares)
+		if r.MemoryBytes != 0 {
+			res.MemorySwap = r.MemoryBytes // none, as the kubelet has it
+		}
+	} else {
+		res.CpuShares = r.CPUShares
+	}
+	return config, nil
+}
+
+// remove kills what is left in a container's cgroup and removes that. That
+// there is none is no error.
+func (t *cgroupTree) remove(id string) error {
+	config, _ := t.config(id, Resources{})
+	m, err := manager.New(config)
+	if err != nil {
+		return fmt.Errorf("cgroup: %w", err)
+	}
+	if pids, err := m.GetAllPids(); err == nil {
+		for _, pid := range pids {
+			_ = unix.Kill(pid, unix.SIGKILL)
+		}
+	}
+	if err := m.Destroy(); err != nil {
+		return fmt.Errorf("cgroup: %w", err)
+	}
+	return nil
+}
+
+// oomKilled says whether the kernel has killed a process in the cgroup that
+// paths (of libcontainer's state) tell, for want of memory.
+func oomKilled(paths map[string]string) bool {
+	file := filepath.Join(paths["memory"], "memory.oom_control")
+	if paths["memory"] == "" {
+		if paths[""] == "" {
+			return false
+		}
+		file = filepath.Join(paths[""], "memory.events")
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(b)) {
+		if n, ok := strings.CutPrefix(line, "oom_kill "); ok {
+			return strings.TrimSpace(n) != "0"
+		}
+	}
+	return false
+}

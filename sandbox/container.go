@@ -1,0 +1,601 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/runc/libcontainer"
+	"github.com/opencontainers/runc/libcontainer/configs"
+	"golang.org/x/sys/unix"
+
+	// The binary is also what libcontainer executes as a container's init.
+	_ "get.podrun.dev/podrun/internal/containerinit"
+	"get.podrun.dev/podrun/internal/fault"
+	"get.podrun.dev/podrun/internal/linux"
+)
+
+// ContainerConfig describes a container of a sandbox.
+type ContainerConfig struct {
+	ID   string // unique on this machine; 64 hexadecimal digits by custom
+	Name string // for messages
+	// Rootfs is mounted below the container's directory; its Target is set
+	// by the sandbox. What it keeps its files in stays the caller's.
+	Rootfs linux.Mount
+	Args   []string // the program, found by PATH of Env in the container, and its arguments
+	Env    []string // NAME=VALUE; PATH, HOME, HOSTNAME and, for a terminal, TERM are added if not there
+	Cwd    string   // made if it is not there; "" is /
+	User   string   // "", "uid", "uid:gid", "name" or "name:group" by the root filesystem's files
+	// SupplementalGroups are added to the user's.
+	SupplementalGroups []int
+	Mounts             []Mount
+	Hostname           string // for HOSTNAME; the sandbox has set the real one
+	ReadonlyRootfs     bool
+	Capabilities       []string // "CAP_CHOWN"; nil is DefaultCapabilities, empty is none
+	NoNewPrivileges    bool
+	Seccomp            string // "" for the default profile, "unconfined" for none
+	TTY                bool   // a terminal, in place of Output's pipes
+	Stdin              bool   // an input to write to; else /dev/null
+	Resources          Resources
+}
+
+// Exit tells how a container or process ended.
+type Exit struct {
+	Code       int // 128+Signal when a signal ended it
+	Signal     int // 0 when it exited by itself
+	OOMKilled  bool
+	Unknown    bool // it is gone and nobody saw how: Code is 137
+	FinishedAt time.Time
+}
+
+func exitOf(status unix.WaitStatus, at time.Time) Exit {
+	if status.Signaled() {
+		sig := int(status.Signal())
+		return Exit{Code: 128 + sig, Signal: sig, FinishedAt: at}
+	}
+	return Exit{Code: status.ExitStatus(), FinishedAt: at}
+}
+
+// containerState is container.json.
+type containerState struct {
+	Config  ContainerConfig
+	User    identity
+	Pid     int    `json:",omitempty"`
+	Start   uint64 `json:",omitempty"`
+	MountNS uint64 `json:",omitempty"` // tells its processes from others' in a shared pid namespace
+	Cgroups map[string]string
+	Exit    *Exit `json:",omitempty"`
+}
+
+// Container is one container of a sandbox. Safe for concurrent use.
+type Container struct {
+	s  *Sandbox
+	id string
+
+	startTime time.Time
+	deleting  sync.Mutex // one Delete at a time
+
+	mu    sync.Mutex
+	state containerState
+	proc  *process // nil when it was gone already when we looked
+	lib   *libcontainer.Container
+}
+
+// CreateContainer makes a container up to the point where its init process
+// waits for Start. Containers of one sandbox can be created in parallel. When
+// it fails nothing is left; a program or directory that cannot be executed is
+// a *StartError here, not in Start, for it is then that the init looks for it.
+// ctx is looked at between the steps.
+func (s *Sandbox) CreateContainer(ctx context.Context, config ContainerConfig) (_ *Container, err error) {
+	if !validID(config.ID) {
+		return nil, fmt.Errorf("container: invalid ID %q", config.ID)
+	}
+	if len(config.Args) == 0 {
+		return nil, fmt.Errorf("container %s: no program to run", config.Name)
+	}
+	config.Env = environment(config)
+	if config.Capabilities == nil {
+		config.Capabilities = defaultCapabilities
+	}
+	c := &Container{s: s, id: config.ID, state: containerState{Config: config}}
+	// The first to make the directory has the ID.
+	if err := os.MkdirAll(filepath.Dir(c.dir()), 0o700); err != nil {
+		return nil, err
+	}
+	if err := os.Mkdir(c.dir(), 0o700); err != nil {
+		if errors.Is(err, fs.ErrExist) {
+			err = ErrExists
+		}
+		return nil, fmt.Errorf("container %s: %w", config.Name, err)
+	}
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("container %s: %w", config.Name, err)
+			if derr := c.Delete(ctx); derr != nil {
+				err = errors.Join(err, derr)
+			}
+		}
+	}()
+	if err := c.save(); err != nil {
+		return nil, err
+	}
+	if err := fault.Point("container.saved"); err != nil {
+		return nil, err
+	}
+	if err := c.mountRootfs(); err != nil {
+		return nil, fmt.Errorf("root filesystem: %w", err)
+	}
+	if err := fault.Point("container.mounted"); err != nil {
+		return nil, err
+	}
+	if c.state.User, err = s.r.resolveUser(c.rootfs(), config.User, config.SupplementalGroups); err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if err := c.startInit(); err != nil {
+		return nil, err
+	}
+	if err := fault.Point("container.created"); err != nil {
+		return nil, err
+	}
+	if err := c.adopt(); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	s.containers[c.id] = c
+	s.mu.Unlock()
+	return c, nil
+}
+
+// environment adds what a program may expect to find.
+func environment(config ContainerConfig) []string {
+	env := slices.Clone(config.Env)
+	add := func(name, value string) {
+		has := func(kv string) bool { return strings.HasPrefix(kv, name+"=") }
+		if value != "" && !slices.ContainsFunc(env, has) {
+			env = append(env, name+"="+value)
+		}
+	}
+	add("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+	add("HOSTNAME", config.Hostname)
+	if config.TTY {
+		add("TERM", "xterm")
+	}
+	return env
+}
+
+func (c *Container) mountRootfs() error {
+	if err := os.Mkdir(c.rootfs(), 0o700); err != nil {
+		return err
+	}
+	m := c.state.Config.Rootfs
+	m.Target = c.rootfs()
+	// Without a devices cgroup (libcontainer's needs BPF code in every init)
+	// this is what keeps device files of an image from being devices.
+	m.Flags |= unix.MS_NODEV
+	return m.Mount()
+}
+
+// startInit has libcontainer start the container's init.
+func (c *Container) startInit() error {
+	config, err := c.libConfig()
+	if err != nil {
+		return err
+	}
+	streams, err := c.openStreams()
+	if err != nil {
+		return err
+	}
+	defer streams.close()
+	lib, err := libcontainer.Create(c.s.runDir(), c.id, config)
+	if err != nil {
+		return err
+	}
+	cfg, user := &c.state.Config, &c.state.User
+	p := &libcontainer.Process{
+		Init: true, Args: cfg.Args, Env: cfg.Env, Cwd: workDir(cfg.Cwd),
+		UID: user.UID, GID: user.GID, AdditionalGroups: user.Groups,
+	}
+	streams.attach(p)
+	if err := lib.Start(p); err != nil {
+		return startError(err, cfg.Args[0])
+	}
+	c.lib = lib
+	if streams.console != nil {
+		return streams.keepConsole(c)
+	}
+	return nil
+}
+
+func workDir(cwd string) string {
+	if cwd == "" {
+		return "/"
+	}
+	return cwd
+}
+
+// libConfig is the container in libcontainer's terms.
+func (c *Container) libConfig() (*configs.Config, error) {
+	s, cfg := c.s, &c.state.Config
+	cgroup, dropped := s.r.cgroups.config(c.id, cfg.Resources)
+	if dropped != nil {
+		s.r.log.Warn("limits dropped", "container", cfg.Name, "limits", dropped, "reason", s.r.cgroups.reason)
+	}
+	mounts, err := s.mounts(cfg.Mounts)
+	if err != nil {
+		return nil, err
+	}
+	umask := uint32(0o022)
+	config := &configs.Config{
+		Rootfs: c.rootfs(), Readonlyfs: cfg.ReadonlyRootfs, Umask: &umask,
+		Mounts: mounts, RootPropagation: rootPropagation(cfg.Mounts), Devices: deviceNodes(),
+		MaskPaths: maskedPaths, ReadonlyPaths: readonlyPaths,
+		Namespaces: configs.Namespaces{
+			{Type: configs.NEWNS},
+			{Type: configs.NEWCGROUP},
+			{Type: configs.NEWIPC, Path: s.namespace("ipc")},
+			{Type: configs.NEWUTS, Path: s.namespace("uts")},
+		},
+		Capabilities: &configs.Capabilities{
+			Bounding: cfg.Capabilities, Effective: cfg.Capabilities, Permitted: cfg.Capabilities,
+		},
+		NoNewPrivileges: cfg.NoNewPrivileges, NoNewKeyring: true,
+		Cgroups: cgroup, RootlessCgroups: s.r.rootless,
+	}
+	if !s.state.HostNetwork {
+		config.Namespaces = append(config.Namespaces, configs.Namespace{Type: configs.NEWNET, Path: s.namespace("net")})
+	}
+	pid := configs.Namespace{Type: configs.NEWPID}
+	if s.state.SharePID {
+		pid.Path = s.namespace("pid")
+	}
+	config.Namespaces = append(config.Namespaces, pid)
+	switch cfg.Seccomp {
+	case "":
+		if config.Seccomp, err = defaultSeccomp(cfg.Capabilities); err != nil {
+			return nil, err
+		}
+	case "unconfined":
+	default:
+		return nil, fmt.Errorf("seccomp profile %q is not known", cfg.Seccomp)
+	}
+	return config, nil
+}
+
+// adopt writes down the process that libcontainer has started.
+func (c *Container) adopt() error {
+	state, err := c.lib.State()
+	if err != nil {
+		return err
+	}
+	if c.proc, err = openProcess(state.InitProcessPid, state.InitProcessStartTime); err != nil {
+		return err
+	}
+	c.state.Pid, c.state.Start, c.state.Cgroups = c.proc.pid, c.proc.start, state.CgroupPaths
+	c.startTime = time.Now()
+	if c.s.state.SharePID {
+		if c.state.MountNS, err = linux.NamespaceID(c.proc.pid, "mnt"); err != nil {
+			return err
+		}
+	}
+	return c.save()
+}
+
+// OpenContainer finds a container that an earlier node made, running or
+// exited. ErrNotFound when there is none on disk; ErrGone when the earlier
+// node did not get as far as a process: then DeleteContainer clears the rest.
+func (s *Sandbox) OpenContainer(id string) (*Container, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.containers[id]; c != nil {
+		return c, nil
+	}
+	c, err := s.loadContainer(id)
+	if err != nil {
+		return nil, err
+	}
+	if c.state.Pid == 0 {
+		return nil, fmt.Errorf("container %s: %w", c.state.Config.Name, ErrGone)
+	}
+	if c.state.Exit == nil {
+		c.proc, err = openProcess(c.state.Pid, c.state.Start)
+		if err != nil && !errors.Is(err, ErrGone) {
+			return nil, fmt.Errorf("container %s: %w", c.state.Config.Name, err)
+		}
+	}
+	s.containers[id] = c
+	return c, nil
+}
+
+// loadContainer reads what is on disk and starts nothing.
+func (s *Sandbox) loadContainer(id string) (*Container, error) {
+	if !validID(id) {
+		return nil, fmt.Errorf("container: invalid ID %q", id)
+	}
+	c := &Container{s: s, id: id}
+	err := load(filepath.Join(c.dir(), "container.json"), &c.state)
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, serr := os.Stat(c.dir()); serr != nil {
+			return nil, fmt.Errorf("container %s: %w", id, ErrNotFound)
+		}
+		return c, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("container %s: %w", id, err)
+	}
+	c.findInit()
+	if info, err := os.Stat(filepath.Join(c.dir(), "container.json")); err == nil {
+		c.startTime = info.ModTime()
+	}
+	return c, nil
+}
+
+// findInit looks for the process in libcontainer's notes, when ours do not know
+// it: the node died, or failed, between the two.
+func (c *Container) findInit() {
+	if c.state.Pid != 0 {
+		return
+	}
+	lib, err := libcontainer.Load(c.s.runDir(), c.id)
+	if err != nil {
+		return
+	}
+	state, err := lib.State()
+	if err != nil || state.InitProcessPid <= 0 {
+		return
+	}
+	c.lib = lib
+	c.state.Pid, c.state.Start, c.state.Cgroups = state.InitProcessPid, state.InitProcessStartTime, state.CgroupPaths
+	if c.s.state.SharePID {
+		c.state.MountNS, _ = linux.NamespaceID(c.state.Pid, "mnt")
+	}
+}
+
+func (c *Container) save() error {
+	return save(filepath.Join(c.dir(), "container.json"), c.state)
+}
+
+func (c *Container) dir() string    { return filepath.Join(c.s.dir, "containers", c.id) }
+func (c *Container) rootfs() string { return filepath.Join(c.dir(), "rootfs") }
+func (s *Sandbox) runDir() string   { return filepath.Join(s.dir, "run") }
+
+// ID returns the container's ID.
+func (c *Container) ID() string { return c.id }
+
+// Pid returns the process ID of the container's init, as this process sees it.
+func (c *Container) Pid() int { return c.state.Pid }
+
+// StartTime returns when the container was created.
+func (c *Container) StartTime() time.Time { return c.startTime }
+
+// Signal sends a signal to the container's first process; ErrGone when that
+// has exited. Inside its pid namespace it is process 1, which the kernel lets
+// no signal end that it has no handler for, but SIGKILL from here.
+func (c *Container) Signal(sig unix.Signal) error {
+	if c.proc == nil {
+		return fmt.Errorf("container %s: %w", c.state.Config.Name, ErrGone)
+	}
+	if err := c.proc.signal(sig); err != nil {
+		return fmt.Errorf("container %s: %w", c.state.Config.Name, err)
+	}
+	return nil
+}
+
+// Kill ends all processes of the container: the kernel does it with the first,
+// and in a shared pid namespace we look for them. That none is left is no error.
+func (c *Container) Kill() error {
+	var err error
+	if c.proc != nil {
+		if err = c.proc.signal(unix.SIGKILL); errors.Is(err, ErrGone) {
+			err = nil
+		}
+	}
+	c.killOthers()
+	return err
+}
+
+// killOthers kills the processes of a container that shares its pid namespace:
+// those in its mount namespace, which it cannot leave. It repeats until a look
+// finds none, for a process may fork meanwhile.
+func (c *Container) killOthers() {
+	if c.state.MountNS == 0 {
+		return
+	}
+	for range 100 {
+		entries, err := os.ReadDir("/proc")
+		if err != nil {
+			return
+		}
+		found := false
+		for _, e := range entries {
+			pid := 0
+			if _, err := fmt.Sscanf(e.Name(), "%d", &pid); err != nil {
+				continue
+			}
+			// A zombie has no namespaces left and is not found.
+			if id, err := linux.NamespaceID(pid, "mnt"); err != nil || id != c.state.MountNS {
+				continue
+			}
+			p, err := openProcess(pid, 0)
+			if err != nil {
+				continue
+			}
+			if id, err := linux.NamespaceID(pid, "mnt"); err == nil && id == c.state.MountNS {
+				found = p.signal(unix.SIGKILL) == nil || found
+			}
+			p.close()
+		}
+		if !found {
+			return
+		}
+	}
+}
+
+// Wait blocks until the container's first process has exited, and does not
+// reap it: call Reap once the exit is saved. It may be called many times, also
+// after Delete when it was called before. ctx ends the wait, not the container.
+func (c *Container) Wait(ctx context.Context) (Exit, error) {
+	if exit, ok := c.exit(); ok {
+		return exit, nil
+	}
+	status, known, err := c.waitStatus(ctx)
+	if err != nil {
+		return Exit{}, err
+	}
+	exit := Exit{Code: 137, Unknown: true, FinishedAt: time.Now()}
+	if known {
+		exit = exitOf(status, time.Now())
+	}
+	exit.OOMKilled = exit.Code != 0 && oomKilled(c.state.Cgroups)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	// The first to look decides on the time.
+	if c.state.Exit == nil {
+		c.state.Exit = &exit
+	}
+	return *c.state.Exit, nil
+}
+
+func (c *Container) exit() (Exit, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state.Exit == nil {
+		return Exit{}, false
+	}
+	return *c.state.Exit, true
+}
+
+func (c *Container) waitStatus(ctx context.Context) (status unix.WaitStatus, known bool, err error) {
+	if c.proc != nil {
+		select {
+		case <-c.proc.exited():
+		case <-ctx.Done():
+			return 0, false, context.Cause(ctx)
+		}
+		status, known, err = linux.PidfdStatus(c.proc.pidfd, false)
+		if known || (err != nil && !errors.Is(err, unix.ECHILD) && !errors.Is(err, os.ErrClosed)) {
+			return status, known, err
+		}
+	}
+	return statusOfOrphan(ctx, c.s.r.status, c.state.Pid, c.state.Start)
+}
+
+// Reap writes the exit down for good and frees the process. To be called when
+// the caller has saved what Wait returned; idempotent. Before Delete there is
+// no need for it, but a zombie stays until then.
+func (c *Container) Reap() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state.Exit == nil {
+		return fmt.Errorf("container %s: its exit is not known yet", c.state.Config.Name)
+	}
+	if err := c.save(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if c.proc == nil {
+		return nil
+	}
+	return c.proc.reap()
+}
+
+// Delete ends the container and clears what this package made for it: its
+// processes, cgroup, mounts, descriptors and directory. It is idempotent, goes
+// on past failures and after ctx is cancelled, for half a minute at most.
+func (c *Container) Delete(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoing)
+	defer cancel()
+	c.deleting.Lock()
+	defer c.deleting.Unlock()
+
+	var errs []error
+	step := func(what string, err error) {
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", what, err))
+		}
+	}
+	step("kill", c.end(ctx))
+	step("fault", fault.Point("container.ended"))
+	step("cgroup", c.s.r.cgroups.remove(c.id))
+	step("root filesystem", linux.Unmount(c.rootfs(), unix.MNT_DETACH))
+	for _, name := range []string{"stdin", "stdout", "stderr", "console"} {
+		c.s.r.drop(c.key(name))
+	}
+	if len(errs) == 0 {
+		step("state", os.RemoveAll(filepath.Join(c.s.runDir(), c.id)))
+		step("fault", fault.Point("container.cleared"))
+	}
+	if len(errs) == 0 {
+		// Last, so that Delete can be asked for again until all is gone.
+		step("directory", os.RemoveAll(c.dir()))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("container %s: %w", c.id, err)
+	}
+	c.mu.Lock()
+	c.lib = nil
+	c.mu.Unlock()
+	c.s.mu.Lock()
+	delete(c.s.containers, c.id)
+	c.s.mu.Unlock()
+	return nil
+}
+
+// end kills what runs, waits until it is dead, and reaps it.
+func (c *Container) end(ctx context.Context) error {
+	c.findInit()
+	if c.proc == nil && c.state.Pid != 0 {
+		// Nobody else knows a container without a process yet.
+		p, err := openProcess(c.state.Pid, c.state.Start)
+		if err != nil && !errors.Is(err, ErrGone) {
+			return err
+		}
+		c.proc = p
+	}
+	p := c.proc
+	if p == nil {
+		c.killOthers()
+		return nil
+	}
+	if err := p.kill(ctx); err != nil {
+		return err
+	}
+	c.killOthers()
+	// Who waits now still gets the exit.
+	_, _ = c.Wait(ctx)
+	if err := p.reap(); err != nil {
+		return err
+	}
+	p.close()
+	return nil
+}
+
+// DeleteContainer clears a container from what is on disk alone, whole or half
+// made. It is idempotent.
+func (s *Sandbox) DeleteContainer(ctx context.Context, id string) error {
+	s.mu.Lock()
+	c := s.containers[id]
+	s.mu.Unlock()
+	if c == nil {
+		var err error
+		c, err = s.loadContainer(id)
+		if errors.Is(err, ErrNotFound) {
+			return nil
+		}
+		if err != nil {
+			if !validID(id) {
+				return err
+			}
+			c = &Container{s: s, id: id}
+		}
+	}
+	return c.Delete(ctx)
+}

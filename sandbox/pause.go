@@ -1,0 +1,181 @@
+package sandbox
+
+// The constructor in pause.c is linked in with this package.
+
+// #cgo CFLAGS: -Wall -Wextra -O2
+import "C"
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"sort"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"get.podrun.dev/podrun/internal/fault"
+)
+
+// A setting is something that the pause process does inside its namespaces:
+// key is "hostname", "loopback", or a file to write value to.
+type setting struct {
+	key, value string
+}
+
+func (s setting) String() string {
+	return strings.ReplaceAll(strings.TrimPrefix(s.key, "/proc/sys/"), "/", ".") + "=" + s.value
+}
+
+// startPause clones the pause process into new namespaces and has it make the
+// settings. started is called with its pid as soon as it exists and before it
+// does anything; when started or a setting fails the process is gone again.
+//
+//	node                              pause
+//	clone -------------------------->
+//	started(pid)
+//	KEY NUL VALUE ------------------>  applies it
+//	        <------------------------  errno, 0 for done
+//	... NUL ------------------------>
+//	        <------------------------  0, and closes the socket
+//
+// A pause that reads the end of the stream exits: then the node died before it
+// saved the pid, and nobody would ever find the process.
+func startPause(ctx context.Context, name string, flags uintptr, settings []setting, started func(pid int) error) (err error) {
+	// One message is one packet, and no message is cut in two.
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return os.NewSyscallError("socketpair", err)
+	}
+	// Ours is for Go's poller; the pause process waits in recv(2).
+	if err := unix.SetNonblock(pair[1], false); err != nil {
+		return errors.Join(err, unix.Close(pair[0]), unix.Close(pair[1]))
+	}
+	ours, theirs := os.NewFile(uintptr(pair[0]), "pause"), os.NewFile(uintptr(pair[1]), "pause")
+	defer func() { err = errors.Join(err, ours.Close()) }()
+
+	child, err := os.StartProcess("/proc/self/exe", []string{"podrun-pause", name}, &os.ProcAttr{
+		Dir:   "/",
+		Env:   []string{},
+		Files: []*os.File{nil, nil, nil, theirs},
+		Sys:   &syscall.SysProcAttr{Cloneflags: flags},
+	})
+	_ = theirs.Close()
+	if err != nil {
+		return fmt.Errorf("new namespaces: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			_ = child.Kill()
+			_, _ = child.Wait()
+			return
+		}
+		// It is waited for by pidfd when the sandbox is deleted.
+		_ = child.Release()
+	}()
+	if err := fault.Point("sandbox.cloned"); err != nil {
+		return err
+	}
+	if err := started(child.Pid); err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = ours.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	for _, s := range settings {
+		if err := ask(ctx, ours, s.key+"\x00"+s.value); err != nil {
+			return fmt.Errorf("set %s: %w", s, err)
+		}
+	}
+	return ask(ctx, ours, "\x00")
+}
+
+func ask(ctx context.Context, sock *os.File, message string) error {
+	if _, err := sock.Write([]byte(message)); err != nil {
+		return unlessDone(ctx, err)
+	}
+	var answer [4]byte
+	if _, err := io.ReadFull(sock, answer[:]); err != nil {
+		if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
+			return errors.New("the pause process died")
+		}
+		return unlessDone(ctx, err)
+	}
+	if errno := syscall.Errno(binary.NativeEndian.Uint32(answer[:])); errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// unlessDone prefers why we stopped to what stopping looked like.
+func unlessDone(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// settings are what the pause of a sandbox has to do, in order.
+func (c *Config) settings(maxGID int64) ([]setting, error) {
+	s := []setting{{"hostname", c.Hostname}}
+	if c.Hostname == "" {
+		s = nil
+	}
+	sysctls := make(map[string]string)
+	if !c.HostNetwork {
+		s = append(s, setting{"loopback", "up"})
+		// As Docker and containerd do: a container may bind port 80 and send
+		// pings without being root.
+		sysctls["net.ipv4.ip_unprivileged_port_start"] = "0"
+		sysctls["net.ipv4.ping_group_range"] = "0 " + strconv.FormatInt(maxGID, 10)
+	}
+	for name, value := range c.Sysctls {
+		if !namespaced(name, c.HostNetwork) {
+			return nil, &SysctlError{Name: name}
+		}
+		sysctls[strings.ReplaceAll(name, "/", ".")] = value
+	}
+	names := make([]string, 0, len(sysctls))
+	for name := range sysctls {
+		names = append(names, name)
+	}
+	sort.Strings(names)
+	for _, name := range names {
+		file := path.Join("/proc/sys", strings.ReplaceAll(name, ".", "/"))
+		s = append(s, setting{file, sysctls[name]})
+	}
+	return s, nil
+}
+
+// SysctlError is a sysctl that is not of a sandbox's own namespaces: setting
+// it would change the host, or another pod.
+type SysctlError struct {
+	Name string
+}
+
+func (e *SysctlError) Error() string {
+	return fmt.Sprintf("sysctl %q is not the sandbox's own", e.Name)
+}
+
+// namespaced says whether the kernel keeps a sysctl per network or IPC
+// namespace; the list is Kubernetes'.
+func namespaced(name string, hostNetwork bool) bool {
+	name = strings.ReplaceAll(name, "/", ".")
+	if strings.Contains(name, "..") || strings.ContainsRune(name, 0) {
+		return false
+	}
+	switch {
+	case strings.HasPrefix(name, "net."):
+		return !hostNetwork
+	case name == "kernel.sem", strings.HasPrefix(name, "kernel.shm"),
+		strings.HasPrefix(name, "kernel.msg"), strings.HasPrefix(name, "fs.mqueue."):
+		return true
+	}
+	return false
+}
