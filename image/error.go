@@ -1,0 +1,89 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"syscall"
+
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+
+	"get.podrun.dev/podrun/internal/hint"
+)
+
+// Errors that callers act on.
+var (
+	// ErrNotFound: no image of that name is here, or in the registry.
+	ErrNotFound = errors.New("no such image")
+	// ErrInUse: a container uses the image.
+	ErrInUse = errors.New("image is in use")
+	// ErrUnauthorized: the registry wants other credentials, or any.
+	ErrUnauthorized = errors.New("unauthorized")
+)
+
+// RegistryError is an answer of a registry that is not the one hoped for.
+type RegistryError struct {
+	Registry string
+	Status   int    // of HTTP
+	Code     string // of the distribution specification, such as MANIFEST_UNKNOWN; may be ""
+	Message  string
+}
+
+// Error is a noun phrase for a caller's "cannot pull X: ...".
+func (e *RegistryError) Error() string {
+	s := fmt.Sprintf("registry %s answered %d %s", e.Registry, e.Status, http.StatusText(e.Status))
+	if e.Code != "" {
+		s += " (" + e.Code
+		if e.Message != "" {
+			s += ": " + e.Message
+		}
+		s += ")"
+	}
+	return s
+}
+
+// Is matches ErrNotFound and ErrUnauthorized.
+func (e *RegistryError) Is(target error) bool {
+	switch target {
+	case ErrUnauthorized:
+		return e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden
+	case ErrNotFound:
+		return e.Status == http.StatusNotFound
+	}
+	return false
+}
+
+// explain gives an error of the wire its type, its words and its mend.
+func explain(err error, at endpoint) error {
+	if err == nil || errors.Is(err, context.Canceled) {
+		return err
+	}
+	var answer *transport.Error
+	if errors.As(err, &answer) {
+		e := &RegistryError{Registry: at.registry, Status: answer.StatusCode}
+		if len(answer.Errors) > 0 {
+			e.Code, e.Message = string(answer.Errors[0].Code), answer.Errors[0].Message
+		}
+		switch {
+		case errors.Is(e, ErrUnauthorized):
+			return hint.Wrap(e, fmt.Sprintf(`if the image is private, log in with "docker login %s" or "podman login %s"; if not, check its name`, at.registry, at.registry))
+		case errors.Is(e, ErrNotFound):
+			return hint.Wrap(fmt.Errorf("%w in registry %s (%w)", ErrNotFound, at.registry, e), "check the name and the tag")
+		}
+		return e
+	}
+	var dns *net.DNSError
+	switch {
+	case errors.As(err, &dns):
+		return hint.Wrap(fmt.Errorf("registry %s: %w", at.registry, err), "check the registry's name and this machine's network")
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return hint.Wrap(fmt.Errorf("registry %s refused the connection", at.registry), "check that the registry is up and its port")
+	case errors.Is(err, syscall.ENOSPC):
+		return hint.Wrap(fmt.Errorf("no space left on the disk: %w", err), `remove images with "podrun rmi", or set PODRUN_DATA to a larger disk`)
+	case errors.Is(err, syscall.EDQUOT):
+		return hint.Wrap(fmt.Errorf("disk quota reached: %w", err), `remove images with "podrun rmi", or set PODRUN_DATA to another disk`)
+	}
+	return fmt.Errorf("registry %s: %w", at.registry, err)
+}

@@ -1,0 +1,368 @@
+package image
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+
+	"get.podrun.dev/podrun/internal/atomicfile"
+	"get.podrun.dev/podrun/internal/hint"
+)
+
+// Config is what an image says of the containers made of it.
+type Config struct {
+	Entrypoint   []string          `json:"entrypoint,omitempty"`
+	Cmd          []string          `json:"cmd,omitempty"`
+	Env          []string          `json:"env,omitempty"`
+	User         string            `json:"user,omitempty"`
+	WorkingDir   string            `json:"workingDir,omitempty"`
+	StopSignal   string            `json:"stopSignal,omitempty"`
+	ExposedPorts []string          `json:"exposedPorts,omitempty"`
+	Volumes      []string          `json:"volumes,omitempty"`
+	Labels       map[string]string `json:"labels,omitempty"`
+}
+
+// Image is an image that is here, whole. It is shared: nobody may change it.
+type Image struct {
+	ID         Digest    `json:"id"`         // of the config
+	Digest     Digest    `json:"digest"`     // of the manifest or index its name stood for
+	References []string  `json:"references"` // whole names, sorted
+	Config     Config    `json:"config"`
+	Platform   Platform  `json:"platform"`
+	Layers     []Digest  `json:"layers"` // diff IDs, base first
+	Size       int64     `json:"size"`   // bytes, unpacked
+	Created    time.Time `json:"created"`
+	Pulled     time.Time `json:"pulled"`
+}
+
+// Options of a Store; the zero value is fine.
+type Options struct {
+	Logger      *slog.Logger
+	Registries  *Registries    // nil: LoadRegistries before each pull
+	Platform    Platform       // zero: this machine's
+	Keychain    authn.Keychain // nil: docker's and podman's files
+	SingleID    bool           // only one user ID is mapped: all files become its
+	MaxParallel int            // layers at once; 0 is 4
+}
+
+// Store keeps images. Its methods are safe for concurrent use; one process
+// opens a store at a time.
+type Store struct {
+	dir        string
+	log        *slog.Logger
+	registries *Registries
+	wire       *wire
+	singleID   bool
+	rootless   bool
+	slots      chan struct{} // one for each layer that may be on its way
+
+	mu      sync.Mutex
+	images  map[Digest]*Image
+	byName  map[string]named
+	flights map[Digest]*flight // layers on their way, by diff ID
+	pulls   int                // going on: their layers are not swept
+}
+
+// named is what a reference stands for here.
+type named struct {
+	ID  Digest `json:"id"`
+	Top Digest `json:"top"` // what the registry had under the name
+}
+
+// index is images.json.
+type index struct {
+	Images map[Digest]*Image `json:"images"`
+	Names  map[string]named  `json:"names"`
+}
+
+// Open opens the store at dir, making it if need be, and removes what an
+// interrupted pull left there.
+func Open(dir string, o Options) (*Store, error) {
+	s := &Store{
+		dir: dir, log: o.Logger, registries: o.Registries, singleID: o.SingleID,
+		images: map[Digest]*Image{}, byName: map[string]named{}, flights: map[Digest]*flight{},
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	platform := o.Platform
+	if platform == (Platform{}) {
+		platform = Platform{OS: "linux", Architecture: runtime.GOARCH}
+		if runtime.GOARCH == "arm64" {
+			platform.Variant = "v8"
+		}
+	}
+	s.wire = newWire(platform, o.Keychain)
+	if o.MaxParallel <= 0 {
+		o.MaxParallel = 4
+	}
+	s.slots = make(chan struct{}, o.MaxParallel)
+	for _, d := range []string{dir, s.tmp(), s.layers()} {
+		// Layers are read by containers of any user: the path to them is open.
+		if err := os.MkdirAll(d, 0o711); err != nil {
+			return nil, fmt.Errorf("cannot open image store: %w", err)
+		}
+	}
+	var err error
+	if s.rootless, err = inUserNamespace(); err != nil {
+		return nil, err
+	}
+	if err := s.load(); err != nil {
+		return nil, err
+	}
+	if err := removeContents(s.tmp()); err != nil {
+		return nil, fmt.Errorf("cannot open image store: %w", err)
+	}
+	return s, s.sweep()
+}
+
+// Close frees the store. Nothing needs flushing.
+func (s *Store) Close() error { return nil }
+
+func (s *Store) tmp() string    { return filepath.Join(s.dir, "tmp") }
+func (s *Store) layers() string { return filepath.Join(s.dir, "layers") }
+
+// layerDir is where an unpacked layer lies. The name is short: overlay takes
+// all of a container's layers in 4 KiB of options.
+func (s *Store) layerDir(diffID Digest) string {
+	const short = 24 // hex digits: 96 bits
+	return filepath.Join(s.layers(), diffID.Hex()[:short])
+}
+
+func (s *Store) load() error {
+	path := filepath.Join(s.dir, "images.json")
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("cannot open image store: %w", err)
+	}
+	var i index
+	if err := json.Unmarshal(data, &i); err != nil {
+		return hint.Wrap(fmt.Errorf("cannot open image store: %s: %w", path, err), "remove the file; images are pulled again when they are needed")
+	}
+	if i.Images != nil {
+		s.images = i.Images
+	}
+	if i.Names != nil {
+		s.byName = i.Names
+	}
+	return nil
+}
+
+// save writes images.json. s.mu is held.
+func (s *Store) save() error {
+	data, err := json.Marshal(index{s.images, s.byName})
+	if err != nil {
+		return err
+	}
+	return atomicfile.Write(filepath.Join(s.dir, "images.json"), data, 0o600)
+}
+
+// Lookup returns the image that ref names here; ErrNotFound when it names
+// none. It asks no registry and reads no disk.
+func (s *Store) Lookup(ref Reference) (*Image, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n, ok := s.byName[ref.String()]; ok {
+		return s.images[n.ID], nil
+	}
+	if d := ref.Digest(); d != "" {
+		for _, n := range s.byName {
+			if n.Top == d {
+				return s.images[n.ID], nil
+			}
+		}
+	}
+	return nil, fmt.Errorf("%s: %w", ref.Familiar(), ErrNotFound)
+}
+
+// Get returns an image by its ID, with or without "sha256:", or a unique
+// beginning of it.
+func (s *Store) Get(id string) (*Image, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.get(id)
+}
+
+func (s *Store) get(id string) (*Image, error) {
+	if img, ok := s.images[Digest(id)]; ok {
+		return img, nil
+	}
+	hex := strings.TrimPrefix(id, "sha256:")
+	var match *Image
+	for d, img := range s.images {
+		if hex != "" && strings.HasPrefix(d.Hex(), hex) {
+			if match != nil {
+				return nil, fmt.Errorf("image ID %q is not unique; give more of it", id)
+			}
+			match = img
+		}
+	}
+	if match == nil {
+		return nil, fmt.Errorf("%s: %w", id, ErrNotFound)
+	}
+	return match, nil
+}
+
+// List returns all images, the newest first.
+func (s *Store) List() ([]*Image, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := make([]*Image, 0, len(s.images))
+	for _, img := range s.images {
+		list = append(list, img)
+	}
+	slices.SortFunc(list, func(a, b *Image) int {
+		return strings.Compare(string(a.ID), string(b.ID)) + 2*b.Created.Compare(a.Created)
+	})
+	return list, nil
+}
+
+// add names an image that is whole, and saves it.
+func (s *Store) add(img *Image, ref Reference, top Digest) (*Image, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if known, ok := s.images[img.ID]; ok {
+		copied := *known
+		img = &copied
+	}
+	full := ref.String()
+	if old, ok := s.byName[full]; ok && old.ID != img.ID {
+		s.unname(full)
+	}
+	if !slices.Contains(img.References, full) {
+		img.References = append(slices.Clone(img.References), full)
+		slices.Sort(img.References)
+	}
+	img.Digest = top
+	s.images[img.ID] = img
+	s.byName[full] = named{ID: img.ID, Top: top}
+	return img, s.save()
+}
+
+// unname takes a name from its image, which stays. s.mu is held.
+func (s *Store) unname(full string) {
+	n := s.byName[full]
+	delete(s.byName, full)
+	if img := s.images[n.ID]; img != nil {
+		copied := *img
+		copied.References = slices.DeleteFunc(slices.Clone(img.References), func(r string) bool { return r == full })
+		s.images[n.ID] = &copied
+	}
+}
+
+// Remove removes a name, or an image by its ID with all its names, as "docker
+// rmi" does, and returns what it did in docker's words. An image goes with its
+// last name. ErrInUse when inUse says that a container has the image, unless
+// it keeps another name; force takes several names of one ID away at once.
+func (s *Store) Remove(_ context.Context, nameOrID string, inUse func(Digest) (user string, used bool), force bool) ([]string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var names []string
+	var img *Image
+	ref, err := ParseReference(nameOrID)
+	if n, ok := s.byName[ref.String()]; err == nil && ok {
+		img, names = s.images[n.ID], []string{ref.String()}
+	} else if img, err = s.get(nameOrID); err != nil {
+		return nil, err
+	} else {
+		names = slices.Clone(img.References)
+		if len(names) > 1 && !force {
+			return nil, hint.Wrap(fmt.Errorf("image %s has several names: %s", img.ID.Hex()[:12], strings.Join(names, ", ")), "remove them by name, or use --force")
+		}
+	}
+	last := len(names) == len(img.References)
+	if last && inUse != nil {
+		if user, used := inUse(img.ID); used {
+			return nil, hint.Wrap(fmt.Errorf("%w by %s", ErrInUse, user), "delete the pod first")
+		}
+	}
+	var done []string
+	for _, n := range names {
+		s.unname(n)
+		done = append(done, "Untagged: "+familiar(n))
+	}
+	if last {
+		delete(s.images, img.ID)
+		done = append(done, "Deleted: "+string(img.ID))
+	}
+	// First the file that names the layers, then the layers.
+	if err := s.save(); err != nil {
+		return nil, err
+	}
+	if last && s.pulls == 0 {
+		err = s.sweepLocked()
+	}
+	return done, err
+}
+
+func familiar(full string) string {
+	ref, err := ParseReference(full)
+	if err != nil {
+		return full
+	}
+	return ref.Familiar()
+}
+
+// sweep removes the layers that no image has.
+func (s *Store) sweep() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sweepLocked()
+}
+
+func (s *Store) sweepLocked() error {
+	keep := map[string]bool{}
+	for _, img := range s.images {
+		for _, l := range img.Layers {
+			keep[s.layerDir(l)] = true
+		}
+	}
+	entries, err := os.ReadDir(s.layers())
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, e := range entries {
+		if path := filepath.Join(s.layers(), e.Name()); !keep[path] {
+			errs = append(errs, os.RemoveAll(path))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func removeContents(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// inUserNamespace tells whether user IDs here are not the machine's.
+func inUserNamespace() (bool, error) {
+	data, err := os.ReadFile("/proc/self/uid_map")
+	if err != nil {
+		return false, err
+	}
+	return strings.Join(strings.Fields(string(data)), " ") != "0 0 4294967295", nil
+}
