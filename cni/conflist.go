@@ -1,0 +1,81 @@
+package cni
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/containernetworking/cni/libcni"
+)
+
+// networkName is the name of the built-in network.
+const networkName = "podrun"
+
+// ParseConflist reads a CNI network list
+// (https://www.cni.dev/docs/spec/#section-1-network-configuration-format).
+func ParseConflist(data []byte) (*libcni.NetworkConfigList, error) {
+	list, err := libcni.ConfListFromBytes(data)
+	if err != nil {
+		return nil, fmt.Errorf("CNI network list: %w", err)
+	}
+	if len(list.Plugins) == 0 {
+		return nil, errors.New("CNI network list: no plugins")
+	}
+	for i, p := range list.Plugins {
+		if p.Network == nil || p.Network.Type == "" {
+			return nil, fmt.Errorf("CNI network list %q: plugin %d has no type", list.Name, i)
+		}
+	}
+	return list, nil
+}
+
+// bridgeConf is the built-in network's bridge plugin, in the words of
+// https://www.cni.dev/plugins/current/main/bridge/.
+type bridgeConf struct {
+	Type   string   `json:"type"`
+	Bridge string   `json:"bridge"`
+	MTU    int      `json:"mtu"`
+	IPAM   ipamConf `json:"ipam"`
+}
+
+// ipamConf is https://www.cni.dev/plugins/current/ipam/host-local/.
+type ipamConf struct {
+	Type    string        `json:"type"`
+	DataDir string        `json:"dataDir"`
+	Ranges  [][]ipamRange `json:"ranges"`
+	Routes  []ipamRoute   `json:"routes"`
+}
+
+type ipamRange struct {
+	Subnet     string `json:"subnet"`
+	RangeStart string `json:"rangeStart"`
+	RangeEnd   string `json:"rangeEnd"`
+	Gateway    string `json:"gateway"`
+}
+
+type ipamRoute struct {
+	Dst string `json:"dst"`
+}
+
+// builtinConflist is the network that podrun has without any configuration.
+func (n *Network) builtinConflist() []byte {
+	list := map[string]any{
+		"cniVersion": "1.0.0",
+		"name":       networkName,
+		"plugins": []any{
+			bridgeConf{Type: "bridge", Bridge: bridgeName, MTU: mtu, IPAM: ipamConf{
+				Type: "host-local", DataDir: n.ipamDir(),
+				Ranges: [][]ipamRange{{{
+					Subnet: n.plan.subnet.String(), RangeStart: n.plan.first.String(), RangeEnd: n.plan.last.String(), Gateway: n.plan.gateway.String(),
+				}}},
+				Routes: []ipamRoute{{Dst: "0.0.0.0/0"}},
+			}},
+			map[string]string{"type": "loopback"},
+		},
+	}
+	data, err := json.Marshal(list)
+	if err != nil {
+		panic("internal error: " + err.Error()) // strings and numbers always encode
+	}
+	return data
+}

@@ -1,0 +1,114 @@
+package cni
+
+import (
+	"bufio"
+	"errors"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/miekg/dns"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+)
+
+const (
+	// resolverTimeout is how long one of the host's resolvers has to answer.
+	resolverTimeout = 3 * time.Second
+	// maxResolvers is how many resolv.conf may name (resolv.conf(5)).
+	maxResolvers = 3
+)
+
+// resolver answers the pods' DNS queries, at the gateway, with what the
+// host's resolvers say. It runs in the host's network namespace: a resolver on
+// the host's loopback, such as systemd-resolved's, is reached.
+type resolver struct {
+	path    string
+	log     *slog.Logger
+	servers []*dns.Server
+	wait    sync.WaitGroup
+}
+
+func listenDNS(s *stack.Stack, at tcpip.Address, resolvConf string, log *slog.Logger) (*resolver, error) {
+	packets, err := listenUDP(s, at, dnsPort)
+	if err != nil {
+		return nil, err
+	}
+	streams, err := listenTCP(s, at, dnsPort)
+	if err != nil {
+		return nil, errors.Join(err, packets.Close())
+	}
+	r := &resolver{path: resolvConf, log: log}
+	r.servers = []*dns.Server{{PacketConn: packets, Handler: r}, {Listener: streams, Handler: r}}
+	for _, server := range r.servers {
+		started := make(chan struct{})
+		server.NotifyStartedFunc = func() { close(started) }
+		r.wait.Go(func() {
+			if err := server.ActivateAndServe(); err != nil {
+				log.Debug("DNS ends", "err", err)
+			}
+		})
+		<-started
+	}
+	return r, nil
+}
+
+func (r *resolver) close() {
+	for _, s := range r.servers {
+		_ = s.Shutdown()
+	}
+	r.wait.Wait()
+}
+
+// ServeDNS forwards a query to the host's resolvers in turn, over the protocol
+// it came by. When none answers, the pod is told so (SERVFAIL).
+func (r *resolver) ServeDNS(w dns.ResponseWriter, query *dns.Msg) {
+	client := dns.Client{Timeout: resolverTimeout}
+	if _, ok := w.RemoteAddr().(*net.TCPAddr); ok {
+		client.Net = "tcp"
+	}
+	for _, server := range readResolvConf(r.path).servers {
+		answer, _, err := client.Exchange(query, net.JoinHostPort(server, "53"))
+		if err != nil {
+			r.log.Debug("resolver failed", "server", server, "err", err)
+			continue
+		}
+		_ = w.WriteMsg(answer)
+		return
+	}
+	_ = w.WriteMsg(new(dns.Msg).SetRcode(query, dns.RcodeServerFailure))
+}
+
+// hostResolver is what the host's resolv.conf says.
+type hostResolver struct {
+	servers, searches []string
+}
+
+// readResolvConf reads resolv.conf(5); what cannot be read says nothing. It is
+// read for each query: it is small, and it changes with the network.
+func readResolvConf(path string) hostResolver {
+	var r hostResolver
+	f, err := os.Open(path)
+	if err != nil {
+		return r
+	}
+	defer func() { _ = f.Close() }()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		words := strings.Fields(lines.Text())
+		if len(words) < 2 {
+			continue
+		}
+		switch words[0] {
+		case "nameserver":
+			if len(r.servers) < maxResolvers {
+				r.servers = append(r.servers, words[1])
+			}
+		case "search", "domain":
+			r.searches = words[1:]
+		}
+	}
+	return r
+}

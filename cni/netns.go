@@ -1,0 +1,58 @@
+package cni
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"runtime"
+
+	"github.com/containernetworking/plugins/pkg/ns"
+	"golang.org/x/sys/unix"
+)
+
+// openNamespace opens the network namespace that is pinned at path, or makes
+// one and pins it: a bind mount of it keeps it without a process in it.
+func openNamespace(path string) (ns.NetNS, error) {
+	n, err := ns.GetNS(path)
+	if err == nil {
+		return n, nil
+	}
+	var notYet ns.NSPathNotExistErr
+	var notPinned ns.NSPathNotNSErr // the file is there, the mount went with its mount namespace
+	if !errors.As(err, &notYet) && !errors.As(err, &notPinned) {
+		return nil, err
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDONLY, 0o600)
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, err
+	}
+	if err := f.Close(); err != nil {
+		return nil, err
+	}
+	if err := inNewNamespace(func() error {
+		own := fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid())
+		if err := unix.Mount(own, path, "", unix.MS_BIND, ""); err != nil {
+			return &os.PathError{Op: "mount network namespace", Path: path, Err: err}
+		}
+		return nil
+	}); err != nil {
+		return nil, err
+	}
+	return ns.GetNS(path)
+}
+
+// inNewNamespace calls fn on a thread in a network namespace of its own. The
+// thread ends with the goroutine: it is never unlocked.
+func inNewNamespace(fn func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			done <- os.NewSyscallError("unshare", err)
+			return
+		}
+		done <- fn()
+	}()
+	return <-done
+}
