@@ -1,0 +1,271 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"get.podrun.dev/podrun/internal/logfile"
+	"get.podrun.dev/podrun/sandbox"
+)
+
+// container is one incarnation of a container of the pod, made on this
+// machine. Its end is known when over is closed; end is valid from then on.
+type container struct {
+	name, id    string
+	incarnation int
+	box         *sandbox.Container // nil when only the memory of it is left
+	running     bool               // was started, by this node or an earlier one
+	started     time.Time
+
+	over   chan struct{}
+	end    end
+	output sync.WaitGroup // copying what it prints
+}
+
+func newContainer(name, id string, incarnation int) *container {
+	return &container{name: name, id: id, incarnation: incarnation, over: make(chan struct{})}
+}
+
+func (c *container) isOver() bool {
+	select {
+	case <-c.over:
+		return true
+	default:
+		return false
+	}
+}
+
+// failedToStart tells whether the container ended without having run.
+func (c *container) failedToStart() bool {
+	return c.isOver() && c.end.reason == reasonStart
+}
+
+// String says how the container ended, for events.
+func (e end) String() string {
+	switch {
+	case e.reason == reasonOOM:
+		return "ran out of memory and was killed"
+	case e.reason == reasonStart:
+		return "could not be started: " + e.message
+	case e.reason == reasonUnknown:
+		return "ended while nobody watched"
+	case e.signal != 0:
+		return fmt.Sprintf("was killed by signal %d (%s), exit code %d", e.signal, syscall.Signal(e.signal), e.code)
+	}
+	return fmt.Sprintf("exited with code %d", e.code)
+}
+
+// unknownEnd is the end of a container that vanished unseen, as in a reboot;
+// the kubelet reports the same code.
+func unknownEnd(now time.Time) end {
+	return end{code: 137, reason: reasonUnknown, at: now,
+		message: "The container could not be located when the node was started again"}
+}
+
+func endOf(e sandbox.Exit) end {
+	out := end{code: int32(e.Code), signal: int32(e.Signal), at: e.FinishedAt, reason: reasonCompleted}
+	if e.OOMKilled {
+		out.reason = reasonOOM
+	} else if e.Code != 0 {
+		out.reason = reasonError
+	}
+	return out
+}
+
+// copyOutput copies what the container prints to its log until the last of its
+// processes is gone or ctx ends; then the next node copies on.
+func (w *worker) copyOutput(ctx context.Context, c *container) error {
+	stdout, stderr, err := c.box.Output()
+	if err != nil {
+		return fmt.Errorf("open output: %w", err)
+	}
+	path := w.logPath(c.name, c.incarnation)
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return errors.Join(err, closeAll(stdout, stderr))
+	}
+	log, err := logfile.OpenWriter(path, logfile.WriterOptions{})
+	if err != nil {
+		return errors.Join(err, closeAll(stdout, stderr))
+	}
+	stop := context.AfterFunc(ctx, func() { _ = closeAll(stdout, stderr) })
+	for stream, f := range map[string]*os.File{"stdout": stdout, "stderr": stderr} {
+		if f == nil {
+			continue // a terminal has one stream
+		}
+		c.output.Go(func() {
+			if err := log.Copy(stream, f); err != nil && ctx.Err() == nil {
+				w.log.Warn("copy output", "container", c.name, "err", err)
+			}
+		})
+	}
+	w.s.goroutines.Go(func() {
+		c.output.Wait()
+		if stop() {
+			_ = closeAll(stdout, stderr)
+		}
+		if err := log.Close(); err != nil {
+			w.log.Warn("close log", "container", c.name, "err", err)
+		}
+	})
+	return nil
+}
+
+// awaitEnd hands the container to the worker when it ends. It gives up when
+// ctx ends; the next node waits on.
+func (w *worker) awaitEnd(ctx context.Context, c *container) {
+	w.s.goroutines.Go(func() {
+		exit, err := c.box.Wait(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		c.end = endOf(exit)
+		if err != nil {
+			c.end = unknownEnd(time.Now())
+			w.log.Warn("wait for container", "container", c.name, "err", err)
+		}
+		w.over(ctx, c)
+	})
+}
+
+// over makes the end of c known.
+func (w *worker) over(ctx context.Context, c *container) {
+	close(c.over)
+	select {
+	case w.exits <- c:
+	case <-ctx.Done():
+	}
+}
+
+func closeAll(files ...*os.File) error {
+	var err error
+	for _, f := range files {
+		if f != nil {
+			err = errors.Join(err, f.Close())
+		}
+	}
+	return err
+}
+
+// startOne lets a created container run and watches for its end; one that
+// runs already is left alone. A program that cannot be run is the end of the
+// container, not an error.
+func (w *worker) startOne(ctx context.Context, c *container) error {
+	if c.running || c.isOver() {
+		return nil
+	}
+	err := c.box.Start(ctx)
+	c.started = time.Now()
+	var refused *sandbox.StartError
+	switch {
+	case errors.As(err, &refused):
+		w.refused(c, refused)
+		return nil
+	case err != nil:
+		return &startError{container: c.name, reason: reasonRun, err: err}
+	}
+	c.running = true
+	w.note("Started", containerField(w.pod, c.name), "Started container "+c.name)
+	w.awaitEnd(w.ctx, c)
+	return nil
+}
+
+// refused is the end of a container whose program cannot be run, with the
+// exit code that the kubelet reports for it.
+func (w *worker) refused(c *container, err *sandbox.StartError) {
+	w.warn("Failed", containerField(w.pod, c.name), "Error: "+explain(err))
+	c.end = end{code: 128, reason: reasonStart, message: explain(err), at: time.Now()}
+	w.over(w.ctx, c)
+}
+
+// logPath is where the output of one incarnation of a container is kept, in
+// the kubelet's layout.
+func (w *worker) logPath(name string, incarnation int) string {
+	return filepath.Join(w.logDir(), name, strconv.Itoa(incarnation)+".log")
+}
+
+func (w *worker) logDir() string {
+	return filepath.Join(w.s.paths.Data, "logs", w.namespace+"_"+w.name+"_"+string(w.uid))
+}
+
+// containers returns the containers there are now, main ones and init ones,
+// in the order of the manifest.
+func (w *worker) containers() []*container {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var all []*container
+	for _, spec := range allContainers(w.pod) {
+		if c := w.live[spec.Name]; c != nil {
+			all = append(all, c)
+		}
+	}
+	return all
+}
+
+// container returns the container name that is there now, or nil. Safe for
+// concurrent use.
+func (w *worker) container(name string) *container {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.live[name]
+}
+
+func (w *worker) setLive(c *container) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.live[c.name] = c
+}
+
+// wasRunning tells whether the stored status has the container name running
+// as id.
+func (w *worker) wasRunning(name, id string) bool {
+	s := statusOf(w.pod.DeepCopy(), name)
+	return s.State.Running != nil && s.ContainerID == idScheme+id
+}
+
+// completed tells whether the current incarnation of the container name has
+// ended for good.
+func (w *worker) completed(name string) bool {
+	s := statusOf(w.pod.DeepCopy(), name)
+	return s.State.Terminated != nil && s.State.Terminated.ContainerID == idScheme+w.run.id(name)
+}
+
+// othersCompleted tells whether every container but name has ended for good.
+func (w *worker) othersCompleted(name string) bool {
+	for _, c := range w.pod.Spec.Containers {
+		if c.Name != name && !w.completed(c.Name) {
+			return false
+		}
+	}
+	return true
+}
+
+func (w *worker) waitsFor(reason string) bool {
+	for _, s := range append(w.pod.Status.InitContainerStatuses[:len(w.pod.Status.InitContainerStatuses):len(w.pod.Status.InitContainerStatuses)], w.pod.Status.ContainerStatuses...) {
+		if s.State.Waiting != nil && s.State.Waiting.Reason == reason {
+			return true
+		}
+	}
+	return false
+}
+
+// pullBackOff turns ErrImagePull into the reason that kubectl shows until the
+// next try.
+func pullBackOff(p *corev1.Pod) {
+	for _, list := range [][]corev1.ContainerStatus{p.Status.InitContainerStatuses, p.Status.ContainerStatuses} {
+		for i := range list {
+			if s := list[i].State.Waiting; s != nil && s.Reason == reasonErrPull {
+				s.Reason = reasonPullBackOff
+				s.Message = "Back-off pulling image " + strconv.Quote(list[i].Image) + ": " + s.Message
+			}
+		}
+	}
+}

@@ -1,0 +1,32 @@
+// Package supervisor owns the life of every pod on this machine, from the
+// first start to the last clean-up.
+//
+// It joins what the packages below make on their own: images, sandboxes,
+// networks, volumes. It decides when a pod's containers are made, killed and
+// made again; it does not know how any of that is done, and nothing of the
+// socket or the command line.
+//
+// A pod is one unit and has one goroutine, its worker. The worker alone
+// changes what the pod has on this machine; its loop in pod.go is the pod's
+// life:
+//
+//	Starting --> Running --> Restarting --> BackOff --> Starting
+//	    |           |                                      ^
+//	    +--retry----|--------------------------------------+
+//	                +--> Finishing --> Finished
+//	any of them --> Deleting --> Gone
+//
+// Invariants:
+//
+//   - The store is the truth. A restart is counted in the store, in one commit
+//     with the new incarnation of each container it makes, before a container
+//     is killed or made for it. After kill -9 of the node at any point, the
+//     next worker finds either the old incarnations (nothing was counted: it
+//     judges their exits) or the new ones (it was counted: it clears the old
+//     and makes the new).
+//   - The id of a container follows from the pod's UID, the container's name
+//     and its incarnation. What is on disk under another id is left over and
+//     is removed.
+//   - An exit is reaped only after it is in the store, so that an exit which
+//     the node did not live to save is logged by the reaper.
+package supervisor

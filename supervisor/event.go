@@ -1,0 +1,118 @@
+package supervisor
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"get.podrun.dev/podrun/store"
+)
+
+// maxEvents is how many different events of one pod are kept; the oldest go
+// first. Repeats of one event are counted, not kept.
+const maxEvents = 64
+
+// note is an event that waits for the next commit of its pod.
+type note struct {
+	kind    string // corev1.EventTypeNormal or EventTypeWarning
+	reason  string
+	message string
+	field   string // spec.containers{name}, or "" for the pod
+	at      time.Time
+}
+
+// containerField is involvedObject.fieldPath as the kubelet writes it.
+func containerField(p *corev1.Pod, name string) string {
+	for _, c := range p.Spec.InitContainers {
+		if c.Name == name {
+			return "spec.initContainers{" + name + "}"
+		}
+	}
+	return "spec.containers{" + name + "}"
+}
+
+// putEvents writes notes as events of p and returns all events of p: known,
+// those that were there, with repeats counted and new ones added.
+func putEvents(tx *store.Tx, p *corev1.Pod, node string, known []*corev1.Event, notes []note) ([]*corev1.Event, error) {
+	for _, n := range notes {
+		e := findEvent(known, n)
+		if e == nil {
+			e = newEvent(p, node, n, len(known))
+			known = append(known, e)
+		}
+		e.Count++
+		e.LastTimestamp = metav1.NewTime(n.at)
+		if err := tx.Put(eventKey(e), encode(e)); err != nil {
+			return known, err
+		}
+	}
+	for len(known) > maxEvents {
+		oldest := slices.IndexFunc(known, func(e *corev1.Event) bool {
+			return !slices.ContainsFunc(known, func(o *corev1.Event) bool { return o.LastTimestamp.Before(&e.LastTimestamp) })
+		})
+		if err := tx.Delete(eventKey(known[oldest])); err != nil {
+			return known, err
+		}
+		known = slices.Delete(known, oldest, oldest+1)
+	}
+	return known, nil
+}
+
+func findEvent(events []*corev1.Event, n note) *corev1.Event {
+	for _, e := range events {
+		if e.Type == n.kind && e.Reason == n.reason && e.Message == n.message && e.InvolvedObject.FieldPath == n.field {
+			return e
+		}
+	}
+	return nil
+}
+
+func newEvent(p *corev1.Pod, node string, n note, seq int) *corev1.Event {
+	return &corev1.Event{
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Event"},
+		ObjectMeta: metav1.ObjectMeta{
+			// The name's second part only has to differ between the events of one pod.
+			Name:              fmt.Sprintf("%s.%x%02x", p.Name, n.at.UnixNano(), seq),
+			Namespace:         p.Namespace,
+			CreationTimestamp: metav1.NewTime(n.at),
+		},
+		InvolvedObject: corev1.ObjectReference{
+			APIVersion: "v1", Kind: "Pod", Namespace: p.Namespace, Name: p.Name, UID: p.UID, FieldPath: n.field,
+		},
+		Type: n.kind, Reason: n.reason, Message: n.message,
+		Source:         corev1.EventSource{Component: "podrun", Host: node},
+		FirstTimestamp: metav1.NewTime(n.at),
+	}
+}
+
+func eventKey(e *corev1.Event) store.Key {
+	return store.Key{Kind: kindEvent, Namespace: e.Namespace, Name: e.Name}
+}
+
+// loadEvents returns the events of p, oldest first.
+func loadEvents(st *store.Store, p *corev1.Pod) ([]*corev1.Event, error) {
+	objects, _, err := st.List(kindEvent, p.Namespace)
+	if err != nil {
+		return nil, err
+	}
+	var events []*corev1.Event
+	for _, o := range objects {
+		if !strings.HasPrefix(o.Name, p.Name+".") {
+			continue // another pod's; spares the decoding
+		}
+		e := new(corev1.Event)
+		if err := json.Unmarshal(o.Value, e); err != nil {
+			return nil, fmt.Errorf("stored event %s: %w", o.Name, err)
+		}
+		if e.InvolvedObject.UID == p.UID {
+			events = append(events, e)
+		}
+	}
+	slices.SortStableFunc(events, func(a, b *corev1.Event) int { return a.FirstTimestamp.Compare(b.FirstTimestamp.Time) })
+	return events, nil
+}

@@ -1,0 +1,76 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"get.podrun.dev/podrun/sandbox"
+)
+
+// recover takes up what an earlier node left of the pod: containers of the
+// current incarnations that were started are watched again, whatever state
+// the pod is in; everything else in the sandbox is removed. That is no
+// restart: a container held before exec has not run, and an older incarnation
+// was counted when it was replaced.
+func (w *worker) recover(ctx context.Context) error {
+	if w.box == nil {
+		box, err := w.s.sandboxes.OpenSandbox(string(w.uid))
+		if errors.Is(err, sandbox.ErrGone) || errors.Is(err, sandbox.ErrNotFound) {
+			return nil // openSandbox and tearDown see to the rest
+		}
+		if err != nil {
+			return fmt.Errorf("open sandbox: %w", err)
+		}
+		w.box = box
+	}
+	names := map[string]string{}
+	for name := range w.run.Incarnation {
+		names[w.run.id(name)] = name
+	}
+	ids, err := w.box.Containers()
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		name, current := names[id]
+		if current {
+			if adopted, err := w.adopt(name, id); adopted || err != nil {
+				if err != nil {
+					return err
+				}
+				continue
+			}
+		}
+		if err := w.box.DeleteContainer(ctx, id); err != nil {
+			return err
+		}
+		if err := w.s.images.RemoveRootfs(w.s.rootfsDir(id)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// adopt watches a container that an earlier node started, and tells whether
+// it did.
+func (w *worker) adopt(name, id string) (bool, error) {
+	if w.container(name) != nil {
+		return true, nil // by an attempt that failed later
+	}
+	box, err := w.box.OpenContainer(id)
+	if errors.Is(err, sandbox.ErrGone) || errors.Is(err, sandbox.ErrNotFound) || err == nil && !box.Started() {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	c := newContainer(name, id, w.run.Incarnation[name])
+	c.box, c.running, c.started = box, true, box.StartTime()
+	if err := w.copyOutput(w.ctx, c); err != nil {
+		return false, err
+	}
+	w.setLive(c)
+	w.awaitEnd(w.ctx, c)
+	return true, nil
+}

@@ -1,0 +1,311 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+
+	"get.podrun.dev/podrun/cni"
+	"get.podrun.dev/podrun/image"
+	"get.podrun.dev/podrun/pod"
+	"get.podrun.dev/podrun/sandbox"
+	"get.podrun.dev/podrun/volume"
+)
+
+// startError is why a pod could not be started for now.
+type startError struct {
+	container string // "" when the pod itself could not be started
+	reason    string // the container's waiting reason
+	err       error
+}
+
+func (e *startError) Error() string { return e.err.Error() }
+func (e *startError) Unwrap() error { return e.err }
+
+// starting brings the pod to Running, from nothing or from whatever an
+// earlier node left: each step first looks for what is already there.
+func (w *worker) starting(ctx context.Context) {
+	startCtx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	w.setAbort(cancel)
+	defer w.setAbort(nil)
+
+	err := w.start(startCtx)
+	switch {
+	case ctx.Err() != nil || w.deletionRequested() || w.run.State != Starting:
+		return // the node ends, a person deletes, or an init container decided
+	case err == nil:
+		w.to(ctx, Running, func(p *corev1.Pod, r *run) {
+			for _, c := range w.containers() {
+				if r.id(c.name) != c.id || c.failedToStart() || w.wasRunning(c.name, c.id) {
+					continue
+				}
+				setRunning(statusOf(p, c.name), c.id, c.started)
+				r.History.Started = c.started
+			}
+			r.Retries = 0
+		})
+	default:
+		w.startFailed(ctx, err)
+	}
+}
+
+// start makes what the pod needs, in the order in which one thing needs the
+// other: images beside sandbox and network, then the init containers one by
+// one, then all containers at once, held before their first instruction until
+// the last of them and the address are there.
+func (w *worker) start(ctx context.Context) error {
+	var images map[string]*image.Image
+	var volumes map[string]volume.Volume
+	network := w.newConnection()
+
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		images, err = w.images(gctx)
+		return err
+	})
+	g.Go(func() (err error) {
+		if volumes, err = w.s.volumes.Prepare(w.pod); err != nil {
+			return &startError{reason: reasonCreating, err: err}
+		}
+		if err := writeFiles(w.filesDir(), w.pod, w.net); err != nil {
+			return &startError{reason: reasonCreating, err: err}
+		}
+		if err := w.openSandbox(gctx); err != nil {
+			return &startError{reason: reasonCreating, err: err}
+		}
+		network.begin(ctx, w.box.NetNS())
+		return nil
+	})
+	if err := g.Wait(); err != nil {
+		return errors.Join(err, network.wait())
+	}
+	w.pin(ctx, images)
+	if needsAddress(w.pod) || w.run.InitDone < len(w.pod.Spec.InitContainers) {
+		if err := network.wait(); err != nil {
+			return err
+		}
+	}
+	b := builder{w: w, images: images, volumes: volumes}
+	if err := w.initialize(ctx, b); err != nil {
+		return errors.Join(err, network.wait())
+	}
+	made, err := w.makeAll(ctx, b)
+	if err := errors.Join(err, network.wait()); err != nil {
+		return err
+	}
+	return w.startAll(ctx, made)
+}
+
+// connection is the pod's way into the network while the pod starts: it is
+// made beside the containers and waited for only where the address is needed.
+type connection struct {
+	w      *worker
+	pod    *corev1.Pod
+	group  errgroup.Group
+	result *cni.Result
+}
+
+func (w *worker) newConnection() *connection {
+	return &connection{w: w, pod: w.pod, result: w.net}
+}
+
+// begin joins the network namespace netns to the network. A pod that was
+// joined before gets the same answer again.
+func (n *connection) begin(ctx context.Context, netns string) {
+	if n.result != nil {
+		return
+	}
+	request := n.w.cniPod(netns)
+	n.group.Go(func() (err error) {
+		if n.result, err = n.w.s.network.Add(ctx, request); err != nil {
+			return &startError{reason: reasonCreating, err: fmt.Errorf("set up network: %w", err)}
+		}
+		if err := writeFiles(n.w.filesDir(), n.pod, n.result); err != nil {
+			return &startError{reason: reasonCreating, err: err}
+		}
+		return nil
+	})
+}
+
+// wait returns when the pod has its address, in w.net, or cannot have one. It
+// may be called again, by the worker's goroutine only.
+func (n *connection) wait() error {
+	err := n.group.Wait()
+	n.w.net = n.result
+	return err
+}
+
+// openSandbox finds the pod's sandbox or makes it.
+func (w *worker) openSandbox(ctx context.Context) error {
+	if w.box != nil {
+		select {
+		case <-w.box.Done():
+			if err := w.dropSandbox(ctx); err != nil {
+				return err
+			}
+		default:
+			return nil
+		}
+	}
+	box, err := w.s.sandboxes.OpenSandbox(string(w.uid))
+	if err == nil {
+		w.box = box
+		return nil
+	}
+	if !errors.Is(err, sandbox.ErrGone) && !errors.Is(err, sandbox.ErrNotFound) {
+		return fmt.Errorf("open sandbox: %w", err)
+	}
+	// What a dead sandbox left: its address is given back before the new
+	// sandbox asks for it again.
+	if err := w.s.network.Del(ctx, w.cniPod("")); err != nil {
+		return fmt.Errorf("remove network of the dead sandbox: %w", err)
+	}
+	if err := w.dropSandbox(ctx); err != nil {
+		return fmt.Errorf("remove the dead sandbox: %w", err)
+	}
+	w.box, err = w.s.sandboxes.CreateSandbox(ctx, sandbox.Config{
+		ID: string(w.uid), Name: w.namespace + "/" + w.name,
+		Hostname: hostname(w.pod), Sysctls: sysctls(w.pod),
+		SharePID: w.pod.Spec.ShareProcessNamespace != nil && *w.pod.Spec.ShareProcessNamespace,
+	})
+	if err != nil {
+		return fmt.Errorf("create sandbox: %w", err)
+	}
+	return nil
+}
+
+func (w *worker) cniPod(netns string) cni.Pod {
+	return cni.Pod{
+		ID: string(w.uid), Namespace: w.namespace, Name: w.name,
+		NetNS: netns, RequestIP: parseAddr(w.run.IP),
+	}
+}
+
+// initialize runs the init containers that have not completed, one after the
+// other. One that fails ends the attempt: the pod restarts or has failed.
+func (w *worker) initialize(ctx context.Context, b builder) error {
+	for i := w.run.InitDone; i < len(w.pod.Spec.InitContainers); i++ {
+		spec := &w.pod.Spec.InitContainers[i]
+		c := b.find(spec)
+		if c == nil {
+			var err error
+			if c, err = b.create(ctx, spec); err != nil {
+				return err
+			}
+		}
+		if err := w.startOne(ctx, c); err != nil {
+			return err
+		}
+		if !c.isOver() {
+			w.save(ctx, func(p *corev1.Pod, r *run) { setRunning(statusOf(p, c.name), c.id, c.started) })
+		}
+		select {
+		case <-c.over:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if c.end.code != 0 {
+			if w.pod.Spec.RestartPolicy == corev1.RestartPolicyNever {
+				w.finish(ctx, corev1.PodFailed, "", "")
+			} else {
+				w.restart(ctx, cause{container: c.name, id: c.id, end: &c.end, byPerson: w.run.ByPerson[c.id]})
+			}
+			return fmt.Errorf("init container %s %s", c.name, c.end)
+		}
+		w.save(ctx, func(p *corev1.Pod, r *run) {
+			setTerminated(statusOf(p, c.name), c.id, c.end)
+			statusOf(p, c.name).Ready = true // as the kubelet has a completed init container
+			r.InitDone = i + 1
+		})
+		w.removeAll([]*container{c})
+	}
+	return nil
+}
+
+// makeAll finds or creates every container that has not completed, in
+// parallel. Created ones are held before exec.
+func (w *worker) makeAll(ctx context.Context, b builder) ([]*container, error) {
+	specs := w.pod.Spec.Containers
+	made := make([]*container, len(specs))
+	g, ctx := errgroup.WithContext(ctx)
+	for i := range specs {
+		if w.completed(specs[i].Name) {
+			continue
+		}
+		g.Go(func() (err error) {
+			if made[i] = b.find(&specs[i]); made[i] == nil {
+				made[i], err = b.create(ctx, &specs[i])
+			}
+			return err
+		})
+	}
+	return made, g.Wait()
+}
+
+// startAll lets every container run. One whose program cannot be run counts
+// as ended: what that means is judged like any other end.
+func (w *worker) startAll(ctx context.Context, made []*container) error {
+	w.fault("container.start")
+	var g errgroup.Group
+	for _, c := range made {
+		if c != nil {
+			g.Go(func() error { return w.startOne(ctx, c) })
+		}
+	}
+	return g.Wait()
+}
+
+// startFailed puts the pod back and says why on the container that is to
+// blame. It is tried again after a back-off like the kubelet's.
+func (w *worker) startFailed(ctx context.Context, err error) {
+	f := &startError{reason: reasonCreating, err: err}
+	errors.As(err, &f)
+	w.log.Warn("start", "err", err)
+	now := time.Now()
+	wait := delay(w.run.Retries + 1)
+	reason := "Failed"
+	if f.container == "" {
+		reason = "FailedCreatePodSandBox"
+	}
+	field := ""
+	if f.container != "" {
+		field = containerField(w.pod, f.container)
+	}
+	w.warn(reason, field, f.reason+": "+explain(f.err))
+	stop := w.containers()
+	w.stopAll(ctx, stop, now)
+	w.to(ctx, BackOff, func(p *corev1.Pod, r *run) {
+		r.Retries++
+		r.NotBefore = now.Add(wait)
+		// What was made beside the one that failed is made anew next time.
+		for _, c := range stop {
+			r.Incarnation[c.name]++
+		}
+		for _, c := range allContainers(p) {
+			s := statusOf(p, c.Name)
+			if c.Name == f.container || f.container == "" {
+				setWaiting(s, f.reason, explain(f.err))
+			} else if s.State.Running != nil {
+				setWaiting(s, reasonCreating, "")
+			}
+		}
+	})
+	w.removeAll(stop)
+}
+
+// needsAddress tells whether a container's environment asks for the pod's IP.
+func needsAddress(p *corev1.Pod) bool {
+	for _, c := range allContainers(p) {
+		for _, e := range c.Env {
+			if e.ValueFrom != nil && e.ValueFrom.FieldRef != nil && pod.NeedsIP(e.ValueFrom.FieldRef.FieldPath) {
+				return true
+			}
+		}
+	}
+	return false
+}

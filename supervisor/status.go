@@ -1,0 +1,211 @@
+package supervisor
+
+import (
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Reasons of waiting and terminated containers, as kubectl shows them.
+const (
+	reasonCreating     = "ContainerCreating"
+	reasonInitializing = "PodInitializing"
+	reasonCrashLoop    = "CrashLoopBackOff"
+	reasonErrPull      = "ErrImagePull"
+	reasonPullBackOff  = "ImagePullBackOff"
+	reasonNeverPull    = "ErrImageNeverPull"
+	reasonInvalidName  = "InvalidImageName"
+	reasonCreateConfig = "CreateContainerConfigError"
+	reasonCreate       = "CreateContainerError"
+	reasonRun          = "RunContainerError"
+	reasonCompleted    = "Completed"
+	reasonError        = "Error"
+	reasonOOM          = "OOMKilled"
+	reasonStart        = "StartError"
+	reasonUnknown      = "ContainerStatusUnknown"
+)
+
+// statusOf returns the status of the container name in p, making it when it is
+// not there. The pointer is valid until the next call for another container.
+func statusOf(p *corev1.Pod, name string) *corev1.ContainerStatus {
+	list := &p.Status.ContainerStatuses
+	for _, c := range p.Spec.InitContainers {
+		if c.Name == name {
+			list = &p.Status.InitContainerStatuses
+		}
+	}
+	for i := range *list {
+		if (*list)[i].Name == name {
+			return &(*list)[i]
+		}
+	}
+	*list = append(*list, corev1.ContainerStatus{Name: name})
+	return &(*list)[len(*list)-1]
+}
+
+// initStatus gives a new pod the status of one that waits for everything.
+func initStatus(p *corev1.Pod, hostIP string, now time.Time) {
+	start := metav1.NewTime(now)
+	p.Status = corev1.PodStatus{
+		Phase:     corev1.PodPending,
+		StartTime: &start,
+		HostIP:    hostIP,
+		HostIPs:   []corev1.HostIP{{IP: hostIP}},
+		QOSClass:  qosClass(p),
+	}
+	waiting := reasonCreating
+	if len(p.Spec.InitContainers) > 0 {
+		waiting = reasonInitializing
+	}
+	for _, c := range allContainers(p) {
+		s := statusOf(p, c.Name)
+		s.Image = c.Image
+		setWaiting(s, waiting, "")
+	}
+}
+
+// setWaiting makes s wait for reason. What ran before moves to lastState.
+func setWaiting(s *corev1.ContainerStatus, reason, message string) {
+	if s.State.Terminated != nil {
+		s.LastTerminationState = corev1.ContainerState{Terminated: s.State.Terminated}
+	}
+	s.State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason, Message: message}}
+	s.Ready = false
+	s.Started = new(bool)
+}
+
+func setRunning(s *corev1.ContainerStatus, id string, at time.Time) {
+	if s.State.Terminated != nil {
+		s.LastTerminationState = corev1.ContainerState{Terminated: s.State.Terminated}
+	}
+	s.ContainerID = idScheme + id
+	s.State = corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(at)}}
+	s.Ready = true
+	started := true
+	s.Started = &started
+}
+
+func setTerminated(s *corev1.ContainerStatus, id string, e end) {
+	var started metav1.Time
+	if s.State.Running != nil {
+		started = s.State.Running.StartedAt
+	}
+	s.ContainerID = idScheme + id
+	s.State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
+		ExitCode:    e.code,
+		Signal:      e.signal,
+		Reason:      e.reason,
+		Message:     e.message,
+		StartedAt:   started,
+		FinishedAt:  metav1.NewTime(e.at),
+		ContainerID: idScheme + id,
+	}}
+	s.Ready = false
+	s.Started = new(bool)
+}
+
+// end is how a container ended.
+type end struct {
+	code    int32
+	signal  int32
+	reason  string
+	message string
+	at      time.Time
+}
+
+// idScheme is what status.containerStatuses[*].containerID begins with.
+const idScheme = "podrun://"
+
+// refresh derives phase and conditions of p from its container statuses and
+// the state of its worker. now stamps the conditions that changed.
+func refresh(p *corev1.Pod, r *run, now time.Time) {
+	switch {
+	case r.Ended != nil:
+		p.Status.Phase, p.Status.Reason, p.Status.Message = r.Ended.Phase, r.Ended.Reason, r.Ended.Message
+	case r.State == Running || anyStarted(p):
+		p.Status.Phase = corev1.PodRunning
+	default:
+		p.Status.Phase = corev1.PodPending
+	}
+
+	// https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-conditions
+	completed := r.Ended != nil && r.Ended.Phase == corev1.PodSucceeded
+	unready := ""
+	for _, s := range p.Status.ContainerStatuses {
+		if !s.Ready {
+			unready = "ContainersNotReady"
+		}
+	}
+	if completed {
+		unready = "PodCompleted"
+	} else if r.Ended != nil {
+		unready = "PodFailed"
+	}
+	initialized := r.InitDone >= len(p.Spec.InitContainers)
+	setCondition(p, corev1.PodScheduled, true, "", now)
+	setCondition(p, corev1.PodReadyToStartContainers, p.Status.PodIP != "" && r.Ended == nil, "", now)
+	setCondition(p, corev1.PodInitialized, initialized, reasonUnless(initialized, "ContainersNotInitialized"), now)
+	setCondition(p, corev1.ContainersReady, unready == "", unready, now)
+	setCondition(p, corev1.PodReady, unready == "", unready, now)
+}
+
+func reasonUnless(ok bool, reason string) string {
+	if ok {
+		return ""
+	}
+	return reason
+}
+
+func anyStarted(p *corev1.Pod) bool {
+	for _, s := range p.Status.ContainerStatuses {
+		if s.State.Running != nil || s.State.Terminated != nil || s.LastTerminationState.Terminated != nil {
+			return true
+		}
+	}
+	return false
+}
+
+func setCondition(p *corev1.Pod, t corev1.PodConditionType, ok bool, reason string, now time.Time) {
+	status := corev1.ConditionFalse
+	if ok {
+		status = corev1.ConditionTrue
+	}
+	for i := range p.Status.Conditions {
+		c := &p.Status.Conditions[i]
+		if c.Type == t {
+			if c.Status != status {
+				c.LastTransitionTime = metav1.NewTime(now)
+			}
+			c.Status, c.Reason = status, reason
+			return
+		}
+	}
+	p.Status.Conditions = append(p.Status.Conditions, corev1.PodCondition{
+		Type: t, Status: status, Reason: reason, LastTransitionTime: metav1.NewTime(now),
+	})
+}
+
+// qosClass is the class that requests and limits give a pod
+// (https://kubernetes.io/docs/concepts/workloads/pods/pod-qos/).
+func qosClass(p *corev1.Pod) corev1.PodQOSClass {
+	guaranteed, none := true, true
+	for _, c := range allContainers(p) {
+		for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
+			request, limit := c.Resources.Requests[name], c.Resources.Limits[name]
+			if !request.IsZero() || !limit.IsZero() {
+				none = false
+			}
+			if limit.IsZero() || (!request.IsZero() && request.Cmp(limit) != 0) {
+				guaranteed = false
+			}
+		}
+	}
+	switch {
+	case none:
+		return corev1.PodQOSBestEffort
+	case guaranteed:
+		return corev1.PodQOSGuaranteed
+	}
+	return corev1.PodQOSBurstable
+}

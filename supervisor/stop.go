@@ -1,0 +1,251 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"get.podrun.dev/podrun/internal/fault"
+	"get.podrun.dev/podrun/internal/logfile"
+)
+
+// killWait is how long the end of a killed container may take before podrun
+// goes on without having seen it: the kernel can hold a process in an
+// uninterruptible wait for as long as a disk or a server does not answer.
+const killWait = 10 * time.Second
+
+// stopAll ends the containers in the given order of force: the stop signal
+// while deadline lies ahead, SIGKILL then. It returns when all have ended, or
+// when ctx ends. A deletion that is asked for meanwhile brings the deadline
+// forward.
+func (w *worker) stopAll(ctx context.Context, all []*container, deadline time.Time) {
+	if time.Until(deadline) > 0 {
+		for _, c := range all {
+			w.signal(c, w.stopSignal(c.name))
+		}
+	}
+	for _, c := range all {
+		w.awaitUntil(ctx, c, deadline)
+	}
+	for _, c := range all {
+		if c.running && !c.isOver() && ctx.Err() == nil {
+			if err := c.box.Kill(); err != nil {
+				w.log.Warn("kill", "container", c.name, "err", err)
+			}
+		}
+	}
+	for _, c := range all {
+		if !c.running {
+			continue // held before exec: removing it is its end
+		}
+		select {
+		case <-c.over:
+		case <-ctx.Done():
+			return
+		case <-time.After(killWait):
+			w.log.Warn("container did not end after SIGKILL", "container", c.name)
+		}
+	}
+}
+
+// awaitUntil waits for the end of c, until the deadline or the earlier one of
+// a deletion.
+func (w *worker) awaitUntil(ctx context.Context, c *container, deadline time.Time) {
+	if !c.running {
+		return
+	}
+	for {
+		if d := w.deletionDeadline(); !d.IsZero() && d.Before(deadline) {
+			deadline = d
+		}
+		left := time.Until(deadline)
+		if left <= 0 {
+			return
+		}
+		t := time.NewTimer(left)
+		select {
+		case <-c.over:
+			t.Stop()
+			return
+		case <-ctx.Done():
+			t.Stop()
+			return
+		case <-w.wake:
+			t.Stop()
+		case <-t.C:
+			return
+		}
+	}
+}
+
+func (w *worker) signal(c *container, sig syscall.Signal) {
+	if !c.running || c.isOver() {
+		return
+	}
+	if err := c.box.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		w.log.Warn("signal", "container", c.name, "signal", sig.String(), "err", err)
+	}
+}
+
+// stopSignal is the image's stop signal, SIGTERM by default.
+func (w *worker) stopSignal(name string) syscall.Signal {
+	pin, ok := w.run.Images[name]
+	if !ok {
+		return unix.SIGTERM
+	}
+	img, err := w.s.images.Get(pin.ID)
+	if err != nil {
+		return unix.SIGTERM
+	}
+	return parseSignal(img.Config.StopSignal)
+}
+
+// parseSignal reads a stop signal as images write it: "SIGQUIT", "QUIT" or "3".
+func parseSignal(s string) syscall.Signal {
+	if n, err := strconv.Atoi(s); err == nil && n > 0 && n < 65 {
+		return syscall.Signal(n)
+	}
+	name := strings.ToUpper(s)
+	if !strings.HasPrefix(name, "SIG") {
+		name = "SIG" + name
+	}
+	if sig := unix.SignalNum(name); sig != 0 {
+		return sig
+	}
+	return unix.SIGTERM
+}
+
+func (w *worker) gracePeriod() time.Duration {
+	if g := w.pod.Spec.TerminationGracePeriodSeconds; g != nil {
+		return time.Duration(*g) * time.Second
+	}
+	return 30 * time.Second
+}
+
+// removeAll removes ended containers and their file systems beside whatever
+// comes next. What a crash leaves of them the next node removes.
+func (w *worker) removeAll(all []*container) {
+	for _, c := range all {
+		w.dropLive(c)
+		w.removing.Go(func() {
+			// Not ctx: an end that was saved is reaped even while the node ends.
+			ctx, cancel := context.WithTimeout(context.Background(), killWait)
+			defer cancel()
+			if err := w.remove(ctx, c); err != nil {
+				w.log.Warn("remove container", "container", c.name, "err", err)
+			}
+		})
+	}
+}
+
+// remove removes one container. It may be called again.
+func (w *worker) remove(ctx context.Context, c *container) error {
+	if c.box == nil {
+		return w.s.images.RemoveRootfs(w.s.rootfsDir(c.id))
+	}
+	err := c.box.Delete(ctx)
+	c.output.Wait() // the last process is gone: this is the rest of what it printed
+	w.dropOldLogs(c)
+	return errors.Join(err, w.s.images.RemoveRootfs(w.s.rootfsDir(c.id)))
+}
+
+// dropOldLogs keeps the logs of c and of the incarnation before the next one;
+// "logs --previous" reaches no further back.
+func (w *worker) dropOldLogs(c *container) {
+	if err := logfile.Remove(w.logPath(c.name, c.incarnation-1)); err != nil {
+		w.log.Warn("remove old log", "container", c.name, "err", err)
+	}
+}
+
+func (w *worker) dropLive(c *container) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.live[c.name] == c {
+		delete(w.live, c.name)
+	}
+}
+
+// tearDown gives back everything the pod has on this machine but its object,
+// its run and its logs. It works from what is on disk, and may be called
+// again after a failure.
+func (w *worker) tearDown(ctx context.Context) error {
+	w.removeAll(w.containers())
+	w.removing.Wait()
+	if err := errors.Join(fault.Point("teardown.network"), w.s.network.Del(ctx, w.cniPod(""))); err != nil {
+		return err
+	}
+	w.net = nil
+	if err := errors.Join(fault.Point("teardown.sandbox"), w.dropSandbox(ctx)); err != nil {
+		return err
+	}
+	if err := errors.Join(fault.Point("teardown.volumes"), w.s.volumes.Remove(string(w.uid))); err != nil {
+		return err
+	}
+	for name, n := range w.run.Incarnation {
+		// Left by a crash: a file system whose container was never made, or is gone.
+		for _, id := range []string{containerID(w.uid, name, n), containerID(w.uid, name, n-1)} {
+			if err := w.s.images.RemoveRootfs(w.s.rootfsDir(id)); err != nil {
+				return err
+			}
+		}
+	}
+	return os.RemoveAll(w.filesDir())
+}
+
+// dropSandbox removes the sandbox with everything in it. The address goes
+// with the network, not here.
+func (w *worker) dropSandbox(ctx context.Context) error {
+	if err := w.s.sandboxes.DeleteSandbox(ctx, string(w.uid)); err != nil {
+		return err
+	}
+	w.box = nil
+	return nil
+}
+
+// requestDeletion makes the worker delete the pod, killing what still runs at
+// deadline. An earlier deadline replaces a later one. Safe for concurrent use.
+func (w *worker) requestDeletion(deadline time.Time) {
+	w.mu.Lock()
+	if w.deletion == nil || deadline.Before(*w.deletion) {
+		w.deletion = &deadline
+	}
+	abort := w.abort
+	w.mu.Unlock()
+	if abort != nil {
+		abort()
+	}
+	w.poke()
+}
+
+// poke tells the worker that the stored pod changed. Safe for concurrent use.
+func (w *worker) poke() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (w *worker) deletionRequested() bool { return !w.deletionDeadline().IsZero() }
+
+// deletionDeadline is when a deleted pod's containers are killed; zero for a
+// pod that is not being deleted.
+func (w *worker) deletionDeadline() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.deletion == nil {
+		return time.Time{}
+	}
+	return *w.deletion
+}
+
+func (w *worker) setAbort(cancel context.CancelFunc) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.abort = cancel
+}
