@@ -1,0 +1,76 @@
+# make demo    builds podrun and replays a session on pods, as an ordinary user
+# make test    every test, as an ordinary user and as root
+#
+# Both set up what they need, see scripts/setup.sh. The others are below.
+
+GO ?= go
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+COMMIT  := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+PREFIX  ?= /usr/local
+
+REGISTRY_VERSION    := v3.1.2
+STATICCHECK_VERSION := v0.8.2
+
+# Static, because the init of a container starts before any library could be
+# found; without the build's paths and times, so that equal sources give equal
+# binaries.
+TAGS    := netgo osusergo seccomp
+LDFLAGS := -s -w -linkmode external -extldflags=-static \
+	-X get.podrun.dev/podrun/node.Version=$(VERSION) -X get.podrun.dev/podrun/node.Commit=$(COMMIT)
+BUILD   := $(GO) build -trimpath -buildvcs=false -tags '$(TAGS)'
+
+export GO TAGS
+export CGO_ENABLED := 1
+
+.PHONY: build
+build: bin/podrun
+
+.PHONY: bin/podrun
+bin/podrun: build/.setup
+	@$(BUILD) -ldflags '$(LDFLAGS)' -o $@ ./cmd/podrun
+	@printf '%s %s, %s bytes\n' $@ '$(VERSION)' "$$(stat -c %s $@)"
+
+# The session of the README, on an image served from this machine.
+.PHONY: demo
+demo: bin/podrun build/serve build/registry
+	@scripts/demo.sh
+
+.PHONY: test unit integration race
+test unit integration race: bin/podrun build/registry
+	@scripts/test.sh $@
+
+# What the compiler lets pass: gofmt, vet, staticcheck, and what has bitten us.
+.PHONY: lint
+lint: build/.setup
+	@STATICCHECK=honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK_VERSION) scripts/lint.sh
+
+# Every fuzz target for FUZZTIME each.
+.PHONY: fuzz
+fuzz: build/.setup
+	@scripts/fuzz.sh
+
+# The table of docs/performance.md; ARGS=--write puts it there.
+.PHONY: bench
+bench: bin/podrun build/serve build/bench build/registry
+	@scripts/bench.sh $(ARGS)
+
+.PHONY: install
+install: bin/podrun
+	install -D -m 0755 bin/podrun $(DESTDIR)$(PREFIX)/bin/podrun
+
+.PHONY: clean
+clean:
+	rm -rf bin build
+
+# Debian packages and, for root, an ordinary user.
+build/.setup: scripts/setup.sh scripts/lib.sh
+	@scripts/setup.sh
+	@mkdir -p build && touch $@
+
+# A registry that serves an image made from Debian's busybox-static.
+build/registry:
+	GOBIN=$(CURDIR)/build CGO_ENABLED=0 $(GO) install github.com/distribution/distribution/v3/cmd/registry@$(REGISTRY_VERSION)
+
+.PHONY: build/serve build/bench
+build/serve build/bench: build/.setup
+	@CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -o $@ ./integration/$(notdir $@)
