@@ -103,8 +103,8 @@ func takeTurn(ctx context.Context, p Paths) (*os.File, error) {
 		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
 			return nil, errors.Join(&os.PathError{Op: "lock", Path: p.Lock, Err: err}, lock.Close())
 		}
-		if conn, err := net.Dial("unix", p.Socket); err == nil {
-			return nil, errors.Join(conn.Close(), lock.Close())
+		if answers(p.Socket) {
+			return nil, lock.Close()
 		}
 		timer := time.NewTimer(pause)
 		select {
@@ -121,6 +121,24 @@ func takeTurn(ctx context.Context, p Paths) (*os.File, error) {
 			return nil, hint.Wrap(fmt.Errorf("one that runs already does not answer on %s", p.Socket), "see "+p.Log)
 		}
 	}
+}
+
+// answers says whether a node serves the socket. To be let in is not enough: a
+// node that is just being killed with its reaper still listens.
+func answers(socket string) bool {
+	conn, err := net.Dial("unix", socket)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = conn.Close() }()
+	if err := conn.SetDeadline(time.Now().Add(time.Second)); err != nil {
+		return false
+	}
+	if _, err := io.WriteString(conn, "GET /podrun/v1/version HTTP/1.0\r\n\r\n"); err != nil {
+		return false
+	}
+	n, _ := conn.Read(make([]byte, 1))
+	return n == 1
 }
 
 // mayMount says whether this process is root enough to go without a user

@@ -23,6 +23,9 @@ func TestMain(m *testing.M) {
 	if slices.Equal(os.Args, []string{"podrun", "node"}) {
 		os.Exit(testNode())
 	}
+	if path := os.Getenv(connectVariable); path != "" {
+		os.Exit(connectInherited(path))
+	}
 	as := os.Getenv(asVariable)
 	if as != "" || os.Geteuid() != 0 {
 		os.Exit(m.Run())

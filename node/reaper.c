@@ -105,6 +105,20 @@ static int become_root(const char *mode) {
 	return mount("", "/", NULL, MS_REC | MS_SLAVE, NULL);
 }
 
+// try_overlay mounts one in the directory that the launcher has made for it.
+static void try_overlay(void) {
+	char dir[1024], target[1100], data[4096];
+	ssize_t n = recv(REAPER_LAUNCHER, dir, sizeof dir - 1, 0);
+	if (n <= 0) {
+		_exit(1);
+	}
+	dir[n] = 0;
+	snprintf(target, sizeof target, "%s/merged", dir);
+	snprintf(data, sizeof data, "lowerdir=%s/lower,upperdir=%s/upper,workdir=%s/work,userxattr", dir, dir, dir);
+	tell("overlay", mount("overlay", target, "overlay", 0, data) == 0 ? 0 : errno);
+	_exit(0); // the mount goes with the namespace
+}
+
 // detach leaves everything of the command that started us but its descriptors
 // 0 to 2, which are node.log.
 static void detach(void) {
@@ -473,7 +487,7 @@ __attribute__((constructor(101))) static void podrun_reaper(int argc, char **arg
 	await();
 	tell("mounts", become_root(argv[1]) == 0 ? 0 : errno);
 	if (argv[2][0] == 0) {
-		_exit(0);
+		try_overlay();
 	}
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	getrlimit(RLIMIT_NOFILE, &r.files);

@@ -31,11 +31,16 @@ type Namespace struct {
 
 // CurrentNamespace reads the ID maps of the calling process.
 func CurrentNamespace() (Namespace, error) {
-	users, err := readMap("/proc/self/uid_map")
+	return namespaceOf("self")
+}
+
+// namespaceOf is that of the process that /proc knows by that name.
+func namespaceOf(process string) (Namespace, error) {
+	users, err := readMap("/proc/" + process + "/uid_map")
 	if err != nil {
 		return Namespace{}, err
 	}
-	groups, err := readMap("/proc/self/gid_map")
+	groups, err := readMap("/proc/" + process + "/gid_map")
 	if err != nil {
 		return Namespace{}, err
 	}
@@ -86,7 +91,8 @@ func (e *NamespaceError) Unwrap() error { return e.Err }
 //	writes the ID maps, saves PID
 //	"go" --------------------------------->  becomes root, cuts mount propagation
 //	        <------------------------------  "mounts" ERRNO PID
-//	        <------------------------------  "state" ERRNO PID: signals and files, not when probing
+//	                                        (probing: directory ->, <- "overlay" ERRNO PID, end)
+//	        <------------------------------  "state" ERRNO PID: signals and files
 //	                                        starts the node, which goes on here
 //	        <------------------------------  node: report (report.go)
 //	        <------------------------------  end: the node is up, or died
@@ -192,10 +198,11 @@ func refused(step string, errno unix.Errno) error {
 	nouns := map[string]string{
 		"namespaces": "a user namespace with its own mounts",
 		"mounts":     "the mounts of the new namespace",
+		"overlay":    "an overlay with user.* attributes",
 		"state":      "the state directory",
 	}
 	err := &NamespaceError{Step: nouns[step], Err: errno}
-	if step == "state" {
+	if step == "state" || step == "overlay" {
 		return err
 	}
 	return hint.Wrap(err, namespaceMend(os.Geteuid(), readSysctl))
