@@ -1,0 +1,137 @@
+#!/bin/sh
+# test.sh unit|integration|race|test
+# Builds the tests as whoever calls, then runs what was built twice: as an
+# ordinary user, and as root. It ends with a line of counts.
+#
+# PODRUN_TEST_WITHOUT=overlay,cgroup waives needs by name, see internal/need.
+# PODRUN_TEST_AS=user (or root) runs one of the two only.
+. "$(dirname "$0")/lib.sh"
+
+wanted=${1:-test}
+static='-linkmode external -extldflags=-static'
+logs=$top/build/logs
+mkdir -p "$logs"
+
+# build_tests DIR FLAG... builds a test program for each package into DIR.
+build_tests() {
+	dir=$1
+	shift
+	rm -rf "$dir"
+	mkdir -p "$dir"
+	# shellcheck disable=SC2086
+	"$GO" test -c -o "$dir/" -tags "$TAGS" -buildvcs=false -ldflags "$static" "$@" $packages
+}
+
+# All packages with tests, as "DIRECTORY NAME": NAME.test runs in DIRECTORY.
+tested=$("$GO" list -tags "$TAGS" -f '{{if or .TestGoFiles .XTestGoFiles}}{{.Dir}}{{end}}' ./... | sed "s|^$top/||")
+units=$(printf '%s\n' "$tested" | grep -v '^integration')
+packages=$(printf './%s ' $tested)
+
+say "building the tests"
+case $wanted in
+unit | integration | test) build_tests build/test ;;
+esac
+case $wanted in
+race | test)
+	build_tests build/test-race -race
+	"$GO" build -o build/podrun-race -race -tags "$TAGS" -buildvcs=false -ldflags "$static" ./cmd/podrun
+	;;
+esac
+
+# The stage has the sources too: tests read testdata, docs and their neighbours.
+make_stage
+mkdir "$stage/src"
+tar --exclude=./.git --exclude=./build --exclude=./bin --exclude=./.vagrant -cf - . | tar -xf - -C "$stage/src"
+cp -r build/test build/test-race "$stage/" 2>/dev/null || true
+cp bin/podrun build/registry "$stage/bin/"
+[ ! -f build/podrun-race ] || cp build/podrun-race "$stage/bin/"
+chmod -R a+rX "$stage/src" "$stage/bin" "$stage"/test*
+is_root || chmod 755 "$stage/src"
+open_tun
+
+passed=0
+failed=0
+skipped=
+# run_test WHO PROGRAMS DIRECTORY FLAG... runs one test program and counts.
+run_test() {
+	who=$1 programs=$2 directory=$3
+	shift 3
+	name=$who-${programs##*/}-$(printf %s "$directory" | tr / -)
+	log=$logs/$name.log
+	podrun=$stage/bin/podrun
+	[ "$programs" = test ] || podrun=$stage/bin/podrun-race
+	from=$(date +%s)
+	ok=0
+	# -test.v names every test, which is what is counted.
+	set -- PODRUN_BIN="$podrun" PODRUN_REGISTRY="$stage/bin/registry" PODRUN_TEST_RACE="${programs#test}" \
+		"$stage/$programs/${directory##*/}.test" -test.v -test.timeout=15m "$@"
+	if [ "$who" = user ]; then
+		(cd "$stage/src/$directory" && as_user "$@") >"$log" 2>&1 || ok=1
+	else
+		mkdir -p "$stage/root"
+		(cd "$stage/src/$directory" && as_root env HOME="$stage/root" XDG_RUNTIME_DIR= TMPDIR="$stage/root" CI="${CI:-}" \
+			PODRUN_TEST_WITHOUT="${PODRUN_TEST_WITHOUT:-}" "$@") >"$log" 2>&1 || ok=1
+	fi
+	p=$(grep -c '^ *--- PASS' "$log" || true)
+	f=$(grep -c '^ *--- FAIL' "$log" || true)
+	skipped="$skipped$(sed -n 's/^ *--- SKIP: \([^ ]*\).*/\1 /p' "$log")"
+	# A panic or a hang leaves no FAIL line.
+	[ "$ok" = 0 ] || [ "$f" != 0 ] || f=1
+	passed=$((passed + p))
+	failed=$((failed + f))
+	printf '%-4s %-32s %4d passed %3d failed %4d s\n' \
+		"$([ "$ok" = 0 ] && echo ok || echo FAIL)" "$name" "$p" "$f" "$(($(date +%s) - from))"
+	[ "$ok" = 0 ] || show_failure "$log"
+}
+
+# show_failure prints what a failed test said, and not what all others did.
+show_failure() {
+	awk '
+		/^=== (RUN|CONT|PAUSE|NAME)/ { if (buffer != "" && bad) printf "%s", buffer; buffer = ""; bad = 0; next }
+		/^ *--- (PASS|SKIP)/ { buffer = ""; next }
+		/^ *--- FAIL|panic:|fatal error:|DATA RACE/ { bad = 1 }
+		{ buffer = buffer $0 "\n" }
+		END { if (bad) printf "%s", buffer }
+	' "$1" | tail -n 80 | sed 's/^/    /'
+	echo "    (all of it: ${1#"$top"/})"
+}
+
+# left_over counts it as a failure when the tests left files.
+left_over() {
+	found=$(find "$stage/tmp" "$stage/run" "$stage/root" -mindepth 1 -maxdepth 2 2>/dev/null | head -20)
+	[ -z "$found" ] || {
+		printf 'FAIL %s left files:\n%s\n' "$1" "$found" | sed '2,$s/^/    /'
+		failed=$((failed + 1))
+	}
+}
+
+for who in user root; do
+	case ${PODRUN_TEST_AS:-$who} in
+	"$who") ;;
+	*) continue ;;
+	esac
+	case $wanted in
+	unit | test) for directory in $units; do run_test $who test "$directory"; done ;;
+	esac
+	case $wanted in
+	integration | test) run_test $who test integration ;;
+	esac
+	case $wanted in
+	race | test)
+		for directory in $units; do run_test $who test-race "$directory"; done
+		run_test $who test-race integration -test.short
+		;;
+	esac
+	left_over $who
+done
+
+# A test that is skipped without being on the list is a test turned off.
+for name in $(printf '%s\n' $skipped | sort -u); do
+	grep -qx "$name" scripts/skipped-tests || {
+		echo "FAIL $name was skipped, and is not in scripts/skipped-tests"
+		failed=$((failed + 1))
+	}
+done
+
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]
