@@ -6,13 +6,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
 
-	"get.podrun.dev/podrun/internal/atomicfile"
 	"get.podrun.dev/podrun/internal/linux"
 )
 
@@ -27,7 +27,8 @@ var anchorsMu sync.Mutex
 func anchorsFile(state string) string { return filepath.Join(state, "userns") }
 
 // RecordAnchor writes down that process pid lives in the node's user and mount
-// namespace and will for long. Safe for concurrent use in the node.
+// namespace, and will for long. Who dies need not be taken off the list. Safe
+// for concurrent use in the node.
 func RecordAnchor(p Paths, pid int) error {
 	start, err := linux.ProcessStartTime(pid)
 	if err != nil {
@@ -35,11 +36,12 @@ func RecordAnchor(p Paths, pid int) error {
 	}
 	anchorsMu.Lock()
 	defer anchorsMu.Unlock()
-	anchors, err := readAnchors(p.State)
+	f, err := os.OpenFile(anchorsFile(p.State), os.O_WRONLY|os.O_APPEND, 0)
 	if err != nil {
-		return err
+		return err // Launch has made it
 	}
-	return writeAnchors(p.State, append(anchors, anchor{pid, start}))
+	_, err = f.WriteString(anchor{pid, start}.String())
+	return errors.Join(err, f.Close())
 }
 
 // DropAnchor takes process pid off the list. That it is not there is no error.
@@ -51,19 +53,30 @@ func DropAnchor(p Paths, pid int) error {
 	if err != nil {
 		return err
 	}
-	rest := anchors[:0]
-	for _, a := range anchors {
-		if a.pid != pid {
-			rest = append(rest, a)
-		}
+	return writeAnchors(p.State, slices.DeleteFunc(anchors, func(a anchor) bool { return a.pid == pid }))
+}
+
+// renewAnchors begins the list of a node that is launched: with its reaper, and
+// with those on the old list that live.
+func renewAnchors(state string, reaper int) error {
+	start, err := linux.ProcessStartTime(reaper)
+	if err != nil {
+		return err
 	}
-	return writeAnchors(p.State, rest)
+	anchors, err := readAnchors(state)
+	if err != nil {
+		return err
+	}
+	anchors = slices.DeleteFunc(anchors, func(a anchor) bool { return !a.alive() })
+	return writeAnchors(state, append(anchors, anchor{reaper, start}))
 }
 
 type anchor struct {
 	pid   int
 	start uint64
 }
+
+func (a anchor) String() string { return fmt.Sprintf("%d %d\n", a.pid, a.start) }
 
 // alive says whether the process is still the one that was written down. A
 // zombie has left its namespaces.
@@ -87,15 +100,16 @@ func readAnchors(state string) ([]anchor, error) {
 	var anchors []anchor
 	for line := range strings.Lines(lines) {
 		var a anchor
-		if _, err := fmt.Sscan(line, &a.pid, &a.start); err != nil {
-			return nil, fmt.Errorf("%s: cannot be understood: %q", anchorsFile(state), line)
+		// A node may have died while it wrote the last line.
+		if _, err := fmt.Sscanf(line, "%d %d\n", &a.pid, &a.start); err == nil {
+			anchors = append(anchors, a)
 		}
-		anchors = append(anchors, a)
 	}
 	return anchors, nil
 }
 
-// writeAnchors leaves out who is gone.
+// writeAnchors replaces the list. It need not survive a power cut: nobody on it
+// does.
 func writeAnchors(state string, anchors []anchor) error {
 	boot, err := bootID()
 	if err != nil {
@@ -104,11 +118,13 @@ func writeAnchors(state string, anchors []anchor) error {
 	var b strings.Builder
 	b.WriteString(boot + "\n")
 	for _, a := range anchors {
-		if a.alive() {
-			fmt.Fprintf(&b, "%d %d\n", a.pid, a.start)
-		}
+		b.WriteString(a.String())
 	}
-	return atomicfile.Write(anchorsFile(state), []byte(b.String()), 0o600)
+	fresh := anchorsFile(state) + ".new"
+	if err := os.WriteFile(fresh, []byte(b.String()), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(fresh, anchorsFile(state))
 }
 
 func bootID() (string, error) {
@@ -138,7 +154,8 @@ func openAnchor(state string) (userns, mountns *os.File, err error) {
 		}
 		closeFiles(userns, mountns)
 		userns, mountns = nil, nil
-		if err != nil && a.alive() && !zombie(a.pid) {
+		// A process on its way out is still there, but its mounts are not.
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ESRCH) && a.alive() {
 			return nil, nil, fmt.Errorf("namespaces of process %d: %w", a.pid, err)
 		}
 		err = nil
@@ -159,17 +176,6 @@ func openAnchor(state string) (userns, mountns *os.File, err error) {
 		return nil, nil, err
 	}
 	return userns, mountns, nil
-}
-
-// zombie says whether pid has exited and waits to be reaped.
-func zombie(pid int) bool {
-	f, err := linux.PidfdOpen(pid)
-	if err != nil {
-		return errors.Is(err, unix.ESRCH)
-	}
-	defer func() { _ = f.Close() }()
-	exited, err := linux.PidfdExited(f)
-	return err == nil && exited
 }
 
 func closeFiles(files ...*os.File) {

@@ -62,19 +62,12 @@ func launch(ctx context.Context, p Paths) error {
 		return err
 	}
 	defer closeFiles(userns, mountns)
-	mode := C.REAPER_MODE_USER
-	switch {
-	case mountns != nil:
-		mode = C.REAPER_MODE_JOIN
-	case mayMount():
-		mode = C.REAPER_MODE_ROOT
-	}
 	begin, err := log.Seek(0, io.SeekEnd)
 	if err != nil {
 		return err
 	}
-	e, err := enter(ctx, mode, p.State, nodeEnv(os.Environ(), p), log, []*os.File{lock, userns, mountns}, func(pid int) error {
-		return RecordAnchor(p, pid)
+	e, err := enter(ctx, launchMode(mountns), p.State, nodeEnv(os.Environ(), p), log, []*os.File{lock, userns, mountns}, func(pid int) error {
+		return errors.Join(renewAnchors(p.State, pid), p.announce())
 	})
 	if err != nil {
 		if mountns != nil {
@@ -85,6 +78,18 @@ func launch(ctx context.Context, p Paths) error {
 	}
 	defer func() { _ = e.conn.Close() }()
 	return e.await(ctx, p, begin)
+}
+
+// launchMode is how the reaper comes to its namespaces: mountns is that of pods
+// that still run, or nil.
+func launchMode(mountns *os.File) string {
+	switch {
+	case mountns != nil:
+		return C.REAPER_MODE_JOIN
+	case mayMount():
+		return C.REAPER_MODE_ROOT
+	}
+	return C.REAPER_MODE_USER
 }
 
 // takeTurn returns the lock of p, or nil when there is a node that answers.

@@ -26,13 +26,13 @@ import (
 
 // instance is a node with directories of its own.
 type instance struct {
-	t *testing.T
+	t testing.TB
 	p Paths
 }
 
 // newInstance makes the directories' names known and, when the test ends,
 // ends the node and proves that no process is left that knows them.
-func newInstance(t *testing.T) *instance {
+func newInstance(t testing.TB) *instance {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "podrun-")
 	if err != nil {
@@ -192,6 +192,17 @@ func (in *instance) nextNode(old int) (f facts) {
 	return f
 }
 
+// zombie says whether pid has exited and waits to be reaped.
+func zombie(pid int) bool {
+	f, err := linux.PidfdOpen(pid)
+	if err != nil {
+		return errors.Is(err, unix.ESRCH)
+	}
+	defer func() { _ = f.Close() }()
+	exited, err := linux.PidfdExited(f)
+	return err == nil && exited
+}
+
 func TestLaunch(t *testing.T) {
 	t.Setenv("SECRET", "of the caller's shell")
 	t.Setenv("LANG", "C.UTF-8")
@@ -285,4 +296,22 @@ func (in *instance) status(q process) (status unix.WaitStatus) {
 	}
 	in.ask(&status, "/status", "process", fmt.Sprint(q.PID, q.Start))
 	return status
+}
+
+// BenchmarkLaunch is what the first command pays above the node's own start:
+// namespaces, ID maps, reaper, node executed, socket, report.
+func BenchmarkLaunch(b *testing.B) {
+	in := newInstance(b)
+	for b.Loop() {
+		in.launch()
+		b.StopTimer()
+		in.ask(new(any), "/leave")
+		in.eventually("the node ends", func() error {
+			if answers(in.p.Socket) || len(in.processes()) > 0 {
+				return errors.New("it runs")
+			}
+			return nil
+		})
+		b.StartTimer()
+	}
 }

@@ -48,6 +48,9 @@ func LocatePaths() (Paths, error) {
 	if err != nil {
 		return Paths{}, fmt.Errorf("cannot use the data directory: %w", err)
 	}
+	if os.Getenv(stateVariable) == "" {
+		state = runningState(state, data, os.Geteuid())
+	}
 	p := newPaths(state, data)
 	if n := len(p.Socket); n > socketPathMax {
 		err := fmt.Errorf("cannot use the state directory: %s is %d bytes long and a unix socket's path may have %d", p.Socket, n, socketPathMax)
@@ -98,6 +101,43 @@ func dataDir(uid int) (string, error) {
 	}
 	return checked(filepath.Join(home, ".local/share/podrun"), uid, dataVariable)
 }
+
+// runningState is the state directory of the node that runs on data, and state
+// when there is none. The two differ when that node was started without a login
+// session and the caller has one, or the other way round.
+func runningState(state, data string, uid int) string {
+	other, err := os.Readlink(runningFile(data))
+	if err != nil || other == state {
+		return state
+	}
+	if _, err := checked(other, uid, stateVariable); err != nil {
+		return state
+	}
+	lock, err := os.Open(newPaths(other, data).Lock)
+	if err != nil {
+		return state
+	}
+	defer func() { _ = lock.Close() }()
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_SH|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
+		return other
+	}
+	return state
+}
+
+// announce leaves word in the data directory of where the node's state is.
+func (p Paths) announce() error {
+	fresh := runningFile(p.Data) + ".new"
+	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.Symlink(p.State, fresh); err != nil {
+		return err
+	}
+	return os.Rename(fresh, runningFile(p.Data))
+}
+
+// runningFile is a symbolic link to the state directory of the last node.
+func runningFile(data string) string { return filepath.Join(data, "state") }
 
 func owned(dir string, uid int) bool {
 	var st unix.Stat_t

@@ -80,3 +80,23 @@ func TestLocatePaths(t *testing.T) {
 		})
 	}
 }
+
+// A node that was started without a session is found from within one.
+func TestLocateRunningNode(t *testing.T) {
+	in := newInstance(t)
+	in.launch()
+	t.Setenv(stateVariable, "")
+	t.Setenv("XDG_RUNTIME_DIR", t.TempDir())
+	p, err := LocatePaths()
+	if err != nil || p != in.p {
+		t.Errorf("paths %+v (%v), want those of the node that runs: %+v", p, err, in.p)
+	}
+	in.ask(new(any), "/leave")
+	in.eventually("the node is not looked for where it was", func() error {
+		p, err := LocatePaths()
+		if err == nil && p.State == in.p.State {
+			err = errors.New("it is")
+		}
+		return err
+	})
+}

@@ -126,6 +126,27 @@ func TestReaperStaysQuiet(t *testing.T) {
 	}
 }
 
+// The reaper is as small as the parts of the file and of libc that it touches:
+// most of that it shares with the node.
+func TestReaperIsSmall(t *testing.T) {
+	in := newInstance(t)
+	in.launch()
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(in.facts().Reaper) + "/smaps_rollup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sizes := map[string]int{}
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Fields(line); len(f) == 3 && f[2] == "kB" {
+			sizes[f[0]], _ = strconv.Atoi(f[1])
+		}
+	}
+	t.Logf("Pss %d kB, of that anonymous %d kB", sizes["Pss:"], sizes["Pss_Anon:"])
+	if n := sizes["Pss_Anon:"]; n == 0 || n > 400 {
+		t.Errorf("the reaper has %d kB of its own, want at most 400:\n%s", n, b)
+	}
+}
+
 // What a terminal or a logout sends reaches neither the reaper nor, through
 // it, the node; SIGTERM ends both.
 func TestReaperSignals(t *testing.T) {
@@ -333,11 +354,15 @@ func TestReaperKilled(t *testing.T) {
 func TestAnchorsOfAnotherBoot(t *testing.T) {
 	dir := t.TempDir()
 	p := newPaths(dir, dir)
-	if err := RecordAnchor(p, os.Getpid()); err != nil {
+	if err := renewAnchors(dir, os.Getpid()); err != nil {
 		t.Fatal(err)
 	}
 	if err := RecordAnchor(p, os.Getppid()); err != nil {
 		t.Fatal(err)
+	}
+	appendTo(t, anchorsFile(dir), []byte("1 ")) // cut off by a death
+	if got, err := readAnchors(dir); err != nil || len(got) != 2 {
+		t.Fatalf("anchors %v, %v; want two", got, err)
 	}
 	if err := DropAnchor(p, os.Getppid()); err != nil {
 		t.Fatal(err)

@@ -210,3 +210,31 @@ func TestProbe(t *testing.T) {
 		}
 	}
 }
+
+// A launcher that dies, or gives up, before the node runs leaves no process.
+func TestLauncherDies(t *testing.T) {
+	in := newInstance(t)
+	if err := in.p.create(); err != nil {
+		t.Fatal(err)
+	}
+	log, err := openLog(in.p.Log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = log.Close() }()
+	var reaper int
+	why := errors.New("gave up")
+	_, err = enter(context.Background(), launchMode(nil), in.p.State, nil, log, []*os.File{nil, nil, nil}, func(pid int) error {
+		reaper = pid
+		return why
+	})
+	if !errors.Is(err, why) || reaper == 0 {
+		t.Fatalf("enter: %v, reaper %d", err, reaper)
+	}
+	in.eventually("the reaper goes", func() error {
+		if unix.Kill(reaper, 0) == nil && !zombie(reaper) {
+			return errors.New("it is there")
+		}
+		return nil
+	})
+}
