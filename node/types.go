@@ -88,3 +88,13 @@ type (
 		Removed []string `json:"removed"`
 	}
 )
+
+// ImageName returns the whole name of an image, docker.io/library/busybox:latest
+// for busybox, or why a name is none.
+func ImageName(name string) (string, error) {
+	ref, err := image.ParseReference(name)
+	if err != nil {
+		return "", err
+	}
+	return ref.String(), nil
+}

@@ -1,0 +1,216 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"runtime"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"get.podrun.dev/podrun/image"
+	"get.podrun.dev/podrun/sandbox"
+	"get.podrun.dev/podrun/supervisor"
+)
+
+// stopGrace is how long "podrun stop" waits before SIGKILL, docker's default.
+const stopGrace = 10 * time.Second
+
+func (a *api) listContainers(w http.ResponseWriter, r *http.Request) error {
+	list, err := a.supervisor.Containers(isTrue(r.URL.Query().Get("all")))
+	if err != nil {
+		return err
+	}
+	respond(w, http.StatusOK, list)
+	return nil
+}
+
+func (a *api) stopContainer(w http.ResponseWriter, r *http.Request) error {
+	grace := stopGrace
+	if v := r.URL.Query().Get("grace"); v != "" {
+		n, err := strconv.Atoi(v)
+		if err != nil || n < 0 {
+			return apierrors.NewBadRequest(fmt.Sprintf("grace: %q is not a number of seconds", v))
+		}
+		grace = time.Duration(n) * time.Second
+	}
+	ctx, cancel := a.during(r)
+	defer cancel()
+	id, err := a.supervisor.StopContainer(ctx, r.PathValue("id"), grace)
+	if err != nil {
+		return err
+	}
+	respond(w, http.StatusOK, map[string]string{"id": id})
+	return nil
+}
+
+// execs are the programs with a terminal that run now, by the id their client
+// chose.
+type execs struct {
+	mu   sync.Mutex
+	byID map[string]*sandbox.Process
+}
+
+func (e *execs) add(id string, p *sandbox.Process) (remove func()) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.byID == nil {
+		e.byID = map[string]*sandbox.Process{}
+	}
+	e.byID[id] = p
+	return func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		delete(e.byID, id)
+	}
+}
+
+func (e *execs) get(id string) *sandbox.Process {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.byID[id]
+}
+
+// exec runs a program in a container and answers when it has ended. The
+// client's stdin, stdout and stderr came with the request: without a terminal
+// they become the program's own; with one the node copies between them and
+// the program's terminal. The program dies when the client goes.
+func (a *api) exec(w http.ResponseWriter, r *http.Request) error {
+	var request ExecRequest
+	if err := decode(r, &request); err != nil {
+		return err
+	}
+	if len(request.Command) == 0 {
+		return apierrors.NewBadRequest("you must specify at least one command for the container")
+	}
+	files := ConnFiles(r.Context())
+	defer func() {
+		for _, f := range files {
+			_ = f.Close()
+		}
+	}()
+	if len(files) != 3 {
+		return apierrors.NewBadRequest(fmt.Sprintf("exec needs 3 descriptors beside the request, got %d", len(files)))
+	}
+	ctx, cancel := a.during(r)
+	defer cancel()
+	options := supervisor.ExecOptions{
+		Container: request.Container, Command: request.Command, TTY: request.TTY, Rows: request.Rows, Cols: request.Cols,
+	}
+	if !request.TTY {
+		options.Stdin, options.Stdout, options.Stderr = files[0], files[1], files[2]
+	}
+	process, err := a.supervisor.Exec(ctx, r.PathValue("namespace"), r.PathValue("name"), options)
+	var refused *sandbox.StartError
+	if errors.As(err, &refused) {
+		respond(w, http.StatusOK, ExecResult{ExitCode: refused.Code, Error: refused.Error()})
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	stopKilling := context.AfterFunc(ctx, func() { _ = process.Signal(unix.SIGKILL) })
+	defer stopKilling()
+	if request.TTY {
+		defer a.execs.add(request.ID, process)()
+		terminal := joinTerminal(process.Console(), files[0], files[1])
+		defer terminal.leave()
+	}
+	exit, err := process.Wait()
+	if err != nil {
+		return err
+	}
+	respond(w, http.StatusOK, ExecResult{ExitCode: exit.Code})
+	return nil
+}
+
+func (a *api) resizeExec(w http.ResponseWriter, r *http.Request) error {
+	var size Size
+	if err := decode(r, &size); err != nil {
+		return err
+	}
+	process := a.execs.get(r.PathValue("id"))
+	if process == nil {
+		return apierrors.NewNotFound(metav1Resource("execs"), r.PathValue("id"))
+	}
+	if err := process.Resize(size.Rows, size.Cols); err != nil {
+		return err
+	}
+	respond(w, http.StatusOK, struct{}{})
+	return nil
+}
+
+// pullImage pulls an image and streams the progress, one JSON object a line,
+// the image or the error last.
+func (a *api) pullImage(w http.ResponseWriter, r *http.Request) error {
+	var request PullRequest
+	if err := decode(r, &request); err != nil {
+		return err
+	}
+	ref, err := image.ParseReference(request.Reference)
+	if err != nil {
+		return apierrors.NewBadRequest(err.Error())
+	}
+	ctx, cancel := a.during(r)
+	defer cancel()
+	var mu sync.Mutex
+	out := json.NewEncoder(stream(w, "application/json"))
+	send := func(e PullEvent) {
+		mu.Lock()
+		defer mu.Unlock()
+		_ = out.Encode(e) // the client went away: ctx ends the pull
+	}
+	img, err := a.images.Pull(ctx, ref, image.PullOptions{Progress: func(p image.Progress) { send(PullEvent{Progress: &p}) }})
+	if err != nil {
+		status := statusOf(fmt.Errorf("cannot pull %q: %w", request.Reference, err))
+		send(PullEvent{Error: &status})
+		return nil
+	}
+	send(PullEvent{Image: img})
+	return nil
+}
+
+func (a *api) listImages(w http.ResponseWriter, _ *http.Request) error {
+	list, err := a.images.List()
+	if err != nil {
+		return err
+	}
+	if list == nil {
+		list = []*image.Image{}
+	}
+	respond(w, http.StatusOK, list)
+	return nil
+}
+
+func (a *api) removeImage(w http.ResponseWriter, r *http.Request) error {
+	removed, err := a.images.Remove(r.Context(), r.PathValue("name"), a.supervisor.ImageUser, isTrue(r.URL.Query().Get("force")))
+	switch {
+	case errors.Is(err, image.ErrNotFound):
+		return apierrors.NewNotFound(metav1Resource("images"), r.PathValue("name"))
+	case errors.Is(err, image.ErrInUse):
+		return apierrors.NewConflict(metav1Resource("images"), r.PathValue("name"), err)
+	case err != nil:
+		return err
+	}
+	respond(w, http.StatusOK, map[string][]string{"removed": removed})
+	return nil
+}
+
+func (a *api) version(w http.ResponseWriter, _ *http.Request) error {
+	respond(w, http.StatusOK, VersionInfo{
+		Version: Version, Commit: Commit, Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH, PID: os.Getpid(),
+	})
+	return nil
+}
+
+func (a *api) doctor(w http.ResponseWriter, r *http.Request) error {
+	respond(w, http.StatusOK, a.checks(r.Context()))
+	return nil
+}

@@ -1,0 +1,230 @@
+// Package node is the process that owns a user's pods, and both ends of the
+// socket it is reached by.
+//
+// The command line finds the node by its socket or launches it (launch.go):
+// into the user's namespaces (userns.go), below a reaper (reaper.c) that
+// outlives it and starts it again when it dies. The node opens the store, the
+// images, the network and the sandboxes, lets the supervisor take up every pod
+// where an earlier node left it, and serves the socket (api.go) until it has
+// had nothing to do for a while. It decides nothing about pods: package
+// supervisor does.
+//
+// Nothing a container needs ends with this process. kill -9 at any moment
+// leaves the pods running, and the next node goes on from disk.
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"get.podrun.dev/podrun/cni"
+	"get.podrun.dev/podrun/image"
+	"get.podrun.dev/podrun/sandbox"
+	"get.podrun.dev/podrun/store"
+	"get.podrun.dev/podrun/supervisor"
+	"get.podrun.dev/podrun/volume"
+)
+
+// Version and Commit are set by the linker.
+var (
+	Version = "development"
+	Commit  = "unknown"
+)
+
+// Main is the node process, started by the reaper. It returns the exit code:
+// 0 tells the reaper not to start another.
+func Main() int {
+	// Most of what the node allocates is short-lived: a small heap costs a
+	// little more collection and keeps an idle node small.
+	debug.SetGCPercent(50)
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: logLevel()}))
+	if err := run(log); err != nil {
+		log.Error("node", "err", err)
+		ReportStart(err)
+		return 1
+	}
+	return 0
+}
+
+func logLevel() slog.Level {
+	if os.Getenv("PODRUN_DEBUG") != "" {
+		return slog.LevelDebug
+	}
+	return slog.LevelInfo
+}
+
+// run is the node's life. What it opens it closes in reverse order; pods are
+// not among it.
+func run(log *slog.Logger) (err error) {
+	paths, err := LocatePaths()
+	if err != nil {
+		return err
+	}
+	ns, err := CurrentNamespace()
+	if err != nil {
+		return err
+	}
+	reaper, err := ConnectReaper()
+	if err != nil {
+		return fmt.Errorf("connect to the reaper: %w", err)
+	}
+	defer func() { err = errors.Join(err, reaper.Close()) }()
+
+	st, err := store.Open(filepath.Join(paths.Data, "store.db"), store.Options{Logger: log})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, st.Close()) }()
+
+	// The three that touch the system do so side by side.
+	var images *image.Store
+	var network *cni.Network
+	var sandboxes *sandbox.Runtime
+	var g errgroup.Group
+	g.Go(func() (err error) {
+		images, err = image.Open(filepath.Join(paths.Data, "images"), image.Options{Logger: log, SingleID: ns.SingleID})
+		return err
+	})
+	g.Go(func() (err error) {
+		network, err = cni.Open(context.Background(), cni.Options{StateDir: paths.State, DataDir: paths.Data, Uplink: true, Logger: log})
+		return err
+	})
+	g.Go(func() (err error) {
+		sandboxes, err = sandbox.New(sandbox.Options{
+			StateDir: filepath.Join(paths.State, "sandboxes"), Rootless: ns.Rootless, SingleID: ns.SingleID, Logger: log,
+			ExitStatus: reaper.ExitStatus, Keep: reaper.Keep, Kept: reaper.Kept, Drop: reaper.Drop,
+		})
+		return err
+	})
+	err = g.Wait()
+	if images != nil {
+		defer func() { err = errors.Join(err, images.Close()) }()
+	}
+	if network != nil {
+		defer func() { err = errors.Join(err, network.Close()) }()
+	}
+	if err != nil {
+		return err
+	}
+	for _, p := range network.Problems() {
+		log.Warn("network", "problem", p.Summary, "mend", p.Mend)
+	}
+
+	host, err := os.Hostname()
+	if err != nil {
+		return err
+	}
+	sup := supervisor.New(supervisor.Config{
+		Store: st, Sandboxes: sandboxes, Network: network, Images: images,
+		Volumes:  volume.New(paths.Data, paths.State),
+		StateDir: paths.State, DataDir: paths.Data, Node: host, HostIP: hostIP(), Logger: log,
+	})
+	defer sup.Close()
+	if err := sup.Recover(context.Background()); err != nil {
+		return fmt.Errorf("take up the pods: %w", err)
+	}
+
+	ctx, cancel := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
+	defer cancel()
+	listener, err := Listen(paths)
+	if err != nil {
+		return err
+	}
+	connections := newGauge()
+	server := &http.Server{
+		Handler: (&api{
+			store: st, supervisor: sup, images: images, stopped: ctx, log: log,
+			checks: func(ctx context.Context) []Check { return append(Probe(ctx), networkChecks(network)...) },
+		}).handler(),
+		ConnContext: ConnContext,
+		ConnState:   connections.count,
+		ErrorLog:    slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	}
+	serving := make(chan error, 1)
+	go func() { serving <- server.Serve(listener) }()
+	ReportStart(nil)
+	log.Info("node ready", "pid", os.Getpid(), "version", Version)
+
+	idle := make(chan error, 1)
+	go func() { idle <- untilIdle(ctx, st, sup, connections) }()
+	select {
+	case err = <-serving:
+		cancel()
+		return errors.Join(err, <-idle)
+	case err = <-idle:
+	}
+	cancel() // ends watches and follows, which Shutdown would wait for
+	end, stop := context.WithTimeout(context.Background(), 5*time.Second)
+	defer stop()
+	err = errors.Join(err, server.Shutdown(end))
+	<-serving
+	log.Info("node ends")
+	return err
+}
+
+// idleAfter is how long a node without pods and without callers stays.
+const idleAfter = 30 * time.Second
+
+// untilIdle returns when ctx ends, or when for a while no pod needed the node
+// and nobody called. It sleeps between changes: an idle node does not wake up.
+func untilIdle(ctx context.Context, st *store.Store, sup *supervisor.Supervisor, connections *gauge) error {
+	after := idleAfter
+	if d, err := time.ParseDuration(os.Getenv("PODRUN_NODE_IDLE")); err == nil {
+		after = d
+	}
+	changes, err := st.Watch(ctx, "Pod", "", 0)
+	if err != nil {
+		return err
+	}
+	timer := time.NewTimer(after)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case _, ok := <-changes.Events():
+			if !ok && ctx.Err() == nil {
+				return fmt.Errorf("watch pods: %w", changes.Err())
+			}
+		case <-connections.changed:
+		case <-timer.C:
+			return nil
+		}
+		if sup.Active() > 0 || connections.open() > 0 {
+			timer.Stop()
+		} else {
+			timer.Reset(after)
+		}
+	}
+}
+
+// hostIP is the address by which the host is reached from elsewhere, loopback
+// when it has none. Connecting a UDP socket sends nothing.
+func hostIP() string {
+	c, err := net.Dial("udp4", "192.0.2.1:9") // RFC 5737: an address nobody has
+	if err != nil {
+		return "127.0.0.1"
+	}
+	defer func() { _ = c.Close() }()
+	return c.LocalAddr().(*net.UDPAddr).IP.String()
+}
+
+func networkChecks(n *cni.Network) []Check {
+	var checks []Check
+	for _, p := range n.Problems() {
+		checks = append(checks, Check{Name: "pod network", Detail: p.Summary, Mend: p.Mend})
+	}
+	return checks
+}
