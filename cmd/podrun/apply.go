@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"get.podrun.dev/podrun/pod"
+)
+
+func applyCommand(c *cli) *cobra.Command {
+	var files manifestFlags
+	var output string
+	command := &cobra.Command{
+		Use:   "apply -f FILENAME",
+		Short: "Make pods be as a manifest says",
+		Long: `Make pods be as a manifest says: create those that are not there, change the others.
+
+Manifests are YAML or JSON, of one or several objects. All of them are read and
+checked before anything is done: one mistake, and nothing is.`,
+		Example: `  podrun apply -f pod.yml
+  podrun apply -f web.yml -f db.yml
+  podrun apply -R -f manifests/
+  podrun apply -f https://k8s.io/examples/pods/simple-pod.yaml
+  cat pod.json | podrun apply -f -`,
+		RunE: func(command *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usagef("Unexpected args: %v", args)
+			}
+			if len(files.sources) == 0 {
+				return &usageError{message: "must specify -f", noHelp: true}
+			}
+			return c.apply(command.Context(), &files, output)
+		},
+	}
+	files.declare(command, "apply")
+	command.Flags().StringVarP(&output, "output", "o", "", outputHelp)
+	return command
+}
+
+func (c *cli) apply(ctx context.Context, files *manifestFlags, output string) error {
+	objects, err := files.read(ctx, c)
+	if err == nil {
+		err = validate(objects)
+	}
+	if err != nil {
+		return err
+	}
+	client, err := c.connect(ctx)
+	if err != nil {
+		return err
+	}
+	var applied []corev1.Pod
+	var failed errorList
+	for _, o := range objects {
+		result, err := client.ApplyPod(ctx, o.Pod)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			failed = append(failed, applyError(o, err))
+			continue
+		}
+		if output == "" {
+			fmt.Fprintf(c.out, "pod/%s %s\n", o.Pod.Name, result.Action)
+		} else {
+			applied = append(applied, *result.Pod)
+		}
+	}
+	if output != "" && len(applied) > 0 {
+		if err := c.printObjects(applied, output); err != nil {
+			failed = append(failed, err)
+		}
+	}
+	return failed.err()
+}
+
+// applyError names the file of an object that the node refused, as kubectl
+// does. An invalid object is named by its fields instead.
+func applyError(o *pod.Object, err error) error {
+	var status *apierrors.StatusError
+	if !errors.As(err, &status) {
+		return fmt.Errorf("cannot apply pod %q: %w", o.Pod.Name, err)
+	}
+	if status.ErrStatus.Reason == metav1.StatusReasonInvalid {
+		return err
+	}
+	return fmt.Errorf("error when applying %q: %w", o.File, err)
+}
