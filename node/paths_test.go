@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -34,6 +35,10 @@ func TestLocatePaths(t *testing.T) {
 		}
 		return asUser
 	}
+	sessionless := "/elsewhere/podrun-"
+	if dir := "/run/user/" + strconv.Itoa(os.Geteuid()); owned(dir, os.Geteuid()) {
+		sessionless = dir // the session is found without being named
+	}
 	for _, test := range []struct {
 		name        string
 		env         map[string]string
@@ -48,7 +53,7 @@ func TestLocatePaths(t *testing.T) {
 		{
 			name:  "without a session",
 			env:   map[string]string{"XDG_RUNTIME_DIR": "/proc", "HOME": data, "TMPDIR": "/elsewhere"},
-			state: pick("/run/podrun", "/elsewhere/podrun-"), data: pick("/var/lib/podrun", data+"/.local/share/podrun"),
+			state: pick("/run/podrun", sessionless), data: pick("/var/lib/podrun", data+"/.local/share/podrun"),
 		},
 		{
 			name:  "told",

@@ -118,7 +118,7 @@ func TestReaperStaysQuiet(t *testing.T) {
 		}
 		return strings.Fields(s)[0]
 	}
-	in.facts() // what the start had left to do is done
+	time.Sleep(300 * time.Millisecond) // what the start had left to do is done
 	before := switches()
 	time.Sleep(1500 * time.Millisecond)
 	if after := switches(); after != before {
