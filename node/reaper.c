@@ -441,6 +441,7 @@ static void take_signals(void) {
 		if (s.ssi_signo != SIGTERM) {
 			continue;
 		}
+		dprintf(2, "reaper: process %u asks for the end\n", s.ssi_pid);
 		r.stopping = 1;
 		if (r.node == 0) {
 			_exit(0);
