@@ -17,8 +17,16 @@ import (
 const bridgeName = "podrun0"
 
 // handle opens a netlink socket in a network namespace. Close it.
-func handle(fd uintptr) (*netlink.Handle, error) {
-	h, err := netlink.NewHandleAt(netns.NsHandle(fd), unix.NETLINK_ROUTE)
+//
+// Not netlink.NewHandleAt: rootless, a thread cannot come back to the host's
+// network namespace, which belongs to another user namespace. NewHandleAt
+// overlooks that and leaves Go a thread in the pod network, from which a later
+// pull finds no registry.
+func handle(fd uintptr) (h *netlink.Handle, err error) {
+	err = inNamespace(fd, func() (err error) {
+		h, err = netlink.NewHandle(unix.NETLINK_ROUTE)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("netlink: %w", err)
 	}

@@ -42,17 +42,27 @@ func openNamespace(path string) (ns.NetNS, error) {
 	return ns.GetNS(path)
 }
 
-// inNewNamespace calls fn on a thread in a network namespace of its own. The
-// thread ends with the goroutine: it is never unlocked.
+// inNewNamespace calls fn on a thread in a network namespace of its own.
 func inNewNamespace(fn func() error) error {
+	return onThread(func() error { return os.NewSyscallError("unshare", unix.Unshare(unix.CLONE_NEWNET)) }, fn)
+}
+
+// inNamespace calls fn on a thread in the network namespace fd.
+func inNamespace(fd uintptr, fn func() error) error {
+	return onThread(func() error { return os.NewSyscallError("setns", unix.Setns(int(fd), unix.CLONE_NEWNET)) }, fn)
+}
+
+// onThread calls enter and then fn on a thread that ends with them: it is never
+// unlocked.
+func onThread(enter, fn func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			done <- os.NewSyscallError("unshare", err)
-			return
+		err := enter()
+		if err == nil {
+			err = fn()
 		}
-		done <- fn()
+		done <- err
 	}()
 	return <-done
 }
