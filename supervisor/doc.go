@@ -18,12 +18,13 @@
 //
 // Invariants:
 //
-//   - The store is the truth. A restart is counted in the store, in one commit
-//     with the new incarnation of each container it makes, before a container
-//     is killed or made for it. After kill -9 of the node at any point, the
-//     next worker finds either the old incarnations (nothing was counted: it
-//     judges their exits) or the new ones (it was counted: it clears the old
-//     and makes the new).
+//   - The store is the truth. A restart is decided in one commit, with the new
+//     incarnation of each container it makes, before a container is killed for
+//     it; it is counted in a second one before a container is made for it.
+//     After kill -9 of the node at any point, the next worker finds either the
+//     old incarnations (nothing was decided: it judges their exits) or the new
+//     ones (it clears the old, counts if that was not done, and makes the
+//     new).
 //   - The id of a container follows from the pod's UID, the container's name
 //     and its incarnation. What is on disk under another id is left over and
 //     is removed.

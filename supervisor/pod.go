@@ -176,20 +176,21 @@ type cause struct {
 	byPerson  bool   // somebody asked for it: no back-off
 }
 
-// restart counts one restart of the pod and begins it. Nothing is killed or
-// made before the count is in the store.
+// restart decides one restart of the pod and begins it. Nothing is killed or
+// made before the decision is in the store; it is counted by the commit that
+// lets the new containers be made, as the kubelet counts a start and not a
+// wait.
 func (w *worker) restart(ctx context.Context, c cause) {
 	now := time.Now()
 	wait, history := w.run.History.Next(now, c.byPerson)
 	one := w.pod.Annotations[AnnotationRestartScope] == "container" && c.end != nil
 	w.explainRestart(c, one, wait)
-	w.fault("restart.count")
+	w.fault("restart.decide")
 	w.to(ctx, Restarting, func(p *corev1.Pod, r *run) {
-		s := statusOf(p, c.container)
 		if c.end != nil {
-			setTerminated(s, c.id, *c.end)
+			setTerminated(statusOf(p, c.container), c.id, *c.end)
 		}
-		s.RestartCount++
+		r.Restarting = c.container
 		r.History, r.NotBefore, r.Retries = history, now.Add(wait), 0
 		delete(r.ByPerson, c.id)
 		for name := range r.Incarnation {
@@ -201,7 +202,7 @@ func (w *worker) restart(ctx context.Context, c cause) {
 			r.InitDone = 0
 		}
 	})
-	w.fault("restart.counted")
+	w.fault("restart.decided")
 }
 
 // explainRestart notes for "describe" which container ended how, and what is
@@ -248,7 +249,11 @@ func (w *worker) restarting(ctx context.Context) {
 	if wait > 0 {
 		next = BackOff
 	}
+	w.fault("restart.count")
 	w.to(ctx, next, func(p *corev1.Pod, r *run) {
+		if next == Starting {
+			r.count(p)
+		}
 		for _, c := range old {
 			s := statusOf(p, c.name)
 			if c.isOver() && s.State.Terminated == nil {
@@ -265,6 +270,7 @@ func (w *worker) restarting(ctx context.Context) {
 			}
 		}
 	})
+	w.fault("restart.counted")
 	w.removeAll(old)
 	if next == BackOff {
 		w.warn("BackOff", "", fmt.Sprintf("Back-off restarting failed pod %s in %s", w.name, wait.Round(time.Second)))
@@ -295,7 +301,7 @@ func (w *worker) backingOff(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-over.C:
-			w.to(ctx, Starting, nil)
+			w.to(ctx, Starting, func(p *corev1.Pod, r *run) { r.count(p) })
 			return
 		case <-settle.C:
 			if w.waitsFor(reasonErrPull) {

@@ -37,6 +37,10 @@ type run struct {
 	// InitDone is the number of init containers that completed.
 	InitDone int `json:"initDone,omitempty"`
 
+	// Restarting is the container on which the restart that was decided is to
+	// be counted; "" when none is.
+	Restarting string `json:"restarting,omitempty"`
+
 	History   History   `json:"history,omitzero"`
 	NotBefore time.Time `json:"notBefore,omitzero"` // end of the back-off
 	// Retries counts failed attempts to start since the last success; the
@@ -70,6 +74,16 @@ func newRun(p *corev1.Pod) *run {
 		r.Incarnation[c.Name] = 0
 	}
 	return r
+}
+
+// count counts the restart that was decided, if any, on the container that
+// ended first: the sum over the containers, which is kubectl's RESTARTS, grows
+// by one.
+func (r *run) count(p *corev1.Pod) {
+	if r.Restarting != "" {
+		statusOf(p, r.Restarting).RestartCount++
+		r.Restarting = ""
+	}
 }
 
 // containerID is the id of one incarnation of a container: 64 hex digits that

@@ -16,7 +16,7 @@ func TestStatesAreDocumented(t *testing.T) {
 	documented := map[State][]State{}
 	for line := range strings.Lines(string(text)) {
 		cells := strings.Split(strings.TrimSpace(line), "|")
-		if len(cells) != 5 || strings.HasPrefix(cells[1], "--") || strings.TrimSpace(cells[1]) == "state" {
+		if !strings.HasPrefix(line, "| ") || len(cells) != 5 || strings.HasPrefix(cells[1], "--") || strings.TrimSpace(cells[1]) == "state" {
 			continue
 		}
 		var to []State

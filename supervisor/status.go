@@ -120,8 +120,9 @@ const idScheme = "podrun://"
 // refresh derives phase and conditions of p from its container statuses and
 // the state of its worker. now stamps the conditions that changed.
 func refresh(p *corev1.Pod, r *run, now time.Time) {
+	finished := r.State == Finished && r.Ended != nil
 	switch {
-	case r.Ended != nil:
+	case finished:
 		p.Status.Phase, p.Status.Reason, p.Status.Message = r.Ended.Phase, r.Ended.Reason, r.Ended.Message
 	case r.State == Running || anyStarted(p):
 		p.Status.Phase = corev1.PodRunning
@@ -130,7 +131,7 @@ func refresh(p *corev1.Pod, r *run, now time.Time) {
 	}
 
 	// https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-conditions
-	completed := r.Ended != nil && r.Ended.Phase == corev1.PodSucceeded
+	completed := finished && r.Ended.Phase == corev1.PodSucceeded
 	unready := ""
 	for _, s := range p.Status.ContainerStatuses {
 		if !s.Ready {
@@ -139,12 +140,12 @@ func refresh(p *corev1.Pod, r *run, now time.Time) {
 	}
 	if completed {
 		unready = "PodCompleted"
-	} else if r.Ended != nil {
+	} else if finished {
 		unready = "PodFailed"
 	}
 	initialized := r.InitDone >= len(p.Spec.InitContainers)
 	setCondition(p, corev1.PodScheduled, true, "", now)
-	setCondition(p, corev1.PodReadyToStartContainers, p.Status.PodIP != "" && r.Ended == nil, "", now)
+	setCondition(p, corev1.PodReadyToStartContainers, p.Status.PodIP != "" && !finished, "", now)
 	setCondition(p, corev1.PodInitialized, initialized, reasonUnless(initialized, "ContainersNotInitialized"), now)
 	setCondition(p, corev1.ContainersReady, unready == "", unready, now)
 	setCondition(p, corev1.PodReady, unready == "", unready, now)
