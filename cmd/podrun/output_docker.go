@@ -15,12 +15,24 @@ const idDigits = 12
 func containerTable(list []node.Container, whole bool, now time.Time) grid {
 	t := grid{headers: []string{"CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "POD", "NAME"}}
 	for _, c := range list {
-		command := `"` + strings.Join(c.Command, " ") + `"`
+		command := `"` + ellipsis(commandLine(c.Command), 20, whole) + `"`
 		t.rows = append(t.rows, []string{
-			cut(c.ID, idDigits, whole), c.Image, ellipsis(command, 20, whole), since(c.Created, now), containerStatus(c, now), podOf(c), c.Name,
+			cut(c.ID, idDigits, whole), c.Image, command, since(c.Created, now), containerStatus(c, now), podOf(c), c.Name,
 		})
 	}
 	return t
+}
+
+// commandLine joins a command as docker does: what has a space in it is quoted.
+func commandLine(args []string) string {
+	words := make([]string, len(args))
+	for i, arg := range args {
+		words[i] = arg
+		if strings.Contains(arg, " ") {
+			words[i] = "'" + arg + "'"
+		}
+	}
+	return strings.Join(words, " ")
 }
 
 // podOf is the pod of a container, with its namespace unless that is the
