@@ -130,6 +130,7 @@ func run(log *slog.Logger) (err error) {
 		Store: st, Sandboxes: sandboxes, Network: network, Images: images,
 		Volumes:  volume.New(paths.Data, paths.State),
 		StateDir: paths.State, DataDir: paths.Data, Node: host, HostIP: hostIP(), Logger: log,
+		Anchor: func(pid int) error { return RecordAnchor(paths, pid) },
 	})
 	defer sup.Close()
 	if err := sup.Recover(context.Background()); err != nil {

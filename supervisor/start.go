@@ -176,7 +176,7 @@ func (w *worker) openSandbox(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("create sandbox: %w", err)
 	}
-	return nil
+	return w.s.anchor(w.box.Pid())
 }
 
 func (w *worker) cniPod(netns string) cni.Pod {

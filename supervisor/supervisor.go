@@ -34,6 +34,9 @@ type Config struct {
 	DataDir   string // survives it
 	Node      string // the name shown as NODE
 	HostIP    string // status.hostIP of every pod
+	// Anchor writes down a process that lives as long as its pod, so that a
+	// node which lost its reaper finds the way back to its pods.
+	Anchor func(pid int) error
 	Logger    *slog.Logger
 }
 
@@ -48,6 +51,7 @@ type Supervisor struct {
 	paths     struct{ State, Data string }
 	node      string
 	hostIP    string
+	anchor    func(pid int) error
 	log       *slog.Logger
 
 	ctx        context.Context // of the workers
@@ -66,7 +70,7 @@ func New(c Config) *Supervisor {
 	}
 	s := &Supervisor{
 		store: c.Store, sandboxes: c.Sandboxes, network: c.Network, images: c.Images, volumes: c.Volumes,
-		node: c.Node, hostIP: c.HostIP, log: log,
+		node: c.Node, hostIP: c.HostIP, anchor: c.Anchor, log: log,
 		workers: map[types.NamespacedName]*worker{},
 	}
 	s.paths.State, s.paths.Data = c.StateDir, c.DataDir
