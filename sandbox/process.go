@@ -111,6 +111,10 @@ func statusOfOrphan(ctx context.Context, ask func(int, uint64) (unix.WaitStatus,
 		if status, ok := ask(pid, start); ok || gone {
 			return status, ok, nil
 		}
+		// Who lost its reaper waits for init, which may take its time.
+		if status, ok := linux.ZombieStatus(pid, start); ok {
+			return status, true, nil
+		}
 		select {
 		case <-time.After(delay):
 		case <-ctx.Done():
