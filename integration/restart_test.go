@@ -86,7 +86,7 @@ func TestRestartBackOff(t *testing.T) {
 	e.restarted("group", 1)
 	e.end("group", "one", 1)
 	e.when("group", "in back-off", func(p *corev1.Pod) bool {
-		return strings.HasPrefix(row(e.ok("get", "pods"), "group"), "group 0/2 CrashLoopBackOff 2 (")
+		return strings.HasPrefix(row(e.ok("get", "pods"), "group"), "group 0/2 CrashLoopBackOff 1 (")
 	})
 	start := time.Now()
 	e.restarted("group", 2)

@@ -35,7 +35,7 @@ func TestSharedAndSeparate(t *testing.T) {
 
 	// Pods reach each other by address, and not each other's localhost.
 	same(t, sh("a", "client", "wget -q -O - http://"+b.Status.PodIP+":8080/").out, "hello from b\n")
-	if r := sh("b", "client", "wget -q -T 3 -O - http://"+a.Status.PodIP+":8080/"); r.code == 0 {
+	if r := sh("b", "client", "timeout 3 wget -q -O - http://"+a.Status.PodIP+":8080/"); r.code == 0 {
 		t.Errorf("b reaches the localhost of a: %v", r)
 	}
 
@@ -123,7 +123,7 @@ func TestUplink(t *testing.T) {
 		t.Errorf("%v", r)
 	}
 	// Nobody listens there: an answer, not a silence.
-	r = e.run("exec", "out", "--", "wget", "-q", "-T", "20", "-O", "-", "http://host.podrun.internal:1/")
+	r = e.run("exec", "out", "--", "timeout", "20", "wget", "-q", "-O", "-", "http://host.podrun.internal:1/")
 	if r.code == 0 || !strings.Contains(r.err, "refused") {
 		t.Errorf("%v", r)
 	}

@@ -37,7 +37,7 @@ type Config struct {
 	// Anchor writes down a process that lives as long as its pod, so that a
 	// node which lost its reaper finds the way back to its pods.
 	Anchor func(pid int) error
-	Logger    *slog.Logger
+	Logger *slog.Logger
 }
 
 // Supervisor owns the pods of this machine. Its methods are safe for
