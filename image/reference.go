@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -17,6 +18,10 @@ func (d Digest) Hex() string {
 	_, hex, _ := strings.Cut(string(d), ":")
 	return hex
 }
+
+// repositoryPattern is that of the OCI distribution specification, "Pulling
+// manifests".
+var repositoryPattern = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`)
 
 // dockerHub is what users call the registry index.docker.io.
 const dockerHub = "docker.io"
@@ -45,6 +50,9 @@ func ParseReference(s string) (Reference, error) {
 		if !strings.Contains(r.repository, "/") {
 			r.repository = "library/" + r.repository
 		}
+	}
+	if !repositoryPattern.MatchString(r.repository) || r.registry == "" {
+		return Reference{}, fmt.Errorf("%q is not an image name: a repository is lower-case words joined by '/', '.', '_' or '-'", s)
 	}
 	tagged := strings.Contains(base[strings.LastIndexByte(base, '/')+1:], ":")
 	if !hasDigest || tagged {
