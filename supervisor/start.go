@@ -117,6 +117,7 @@ func (w *worker) newConnection() *connection {
 // begin joins the network namespace netns to the network. A pod that was
 // joined before gets the same answer again.
 func (n *connection) begin(ctx context.Context, netns string) {
+	n.result = n.w.net
 	if n.result != nil {
 		return
 	}

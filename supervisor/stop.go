@@ -198,13 +198,13 @@ func (w *worker) tearDown(ctx context.Context) error {
 	return os.RemoveAll(w.filesDir())
 }
 
-// dropSandbox removes the sandbox with everything in it. The address goes
-// with the network, not here.
+// dropSandbox removes the sandbox with everything in it, its end of the network
+// too. The address goes with the network, not here.
 func (w *worker) dropSandbox(ctx context.Context) error {
 	if err := w.s.sandboxes.DeleteSandbox(ctx, string(w.uid)); err != nil {
 		return err
 	}
-	w.box = nil
+	w.box, w.net = nil, nil
 	return nil
 }
 
