@@ -287,9 +287,13 @@ func (e *env) nodePID() int {
 			PID int `json:"pid"`
 		} `json:"nodeVersion"`
 	}
-	out := e.ok("version", "-o", "json")
-	if err := json.Unmarshal([]byte(out), &v); err != nil {
-		e.t.Fatalf("%v: %s", err, out)
+	r := e.run("version", "-o", "json")
+	// One that is being killed may have taken the question with it.
+	for deadline := time.Now().Add(10 * time.Second); r.code != 0 && time.Now().Before(deadline); r = e.run("version", "-o", "json") {
+		time.Sleep(20 * time.Millisecond)
+	}
+	if err := json.Unmarshal([]byte(r.out), &v); err != nil || r.code != 0 {
+		e.t.Fatalf("%v: %v", err, r)
 	}
 	return v.NodeVersion.PID
 }

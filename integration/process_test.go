@@ -70,8 +70,8 @@ func (p process) alive() bool {
 	return false
 }
 
-// session is the reaper of e, if one runs, and all that is below it; beyond
-// that, whatever has the mark of e in its environment.
+// session is all that belongs to e: what has its mark in the environment, its
+// directory among its mounts or in its arguments, and all that is below these.
 func (e *env) session() map[process]string {
 	all := processes()
 	children := map[int][]int{}
@@ -94,7 +94,8 @@ func (e *env) session() map[process]string {
 	for pid := range all {
 		environ, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
 		args, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-		if bytes.Contains(append(environ, 0), mark) || bytes.Contains(args, []byte(e.state)) {
+		mounts, _ := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", pid))
+		if bytes.Contains(append(environ, 0), mark) || bytes.Contains(args, []byte(e.state)) || bytes.Contains(mounts, []byte(e.dir+"/")) {
 			add(pid)
 		}
 	}
