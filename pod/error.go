@@ -57,7 +57,10 @@ func (e Errors) orNil() error {
 		if a.Line != b.Line {
 			return a.Line - b.Line
 		}
-		return a.Column - b.Column
+		if a.Column != b.Column {
+			return a.Column - b.Column
+		}
+		return strings.Compare(a.Field+a.Msg, b.Field+b.Msg)
 	})
 	return e
 }
@@ -78,7 +81,7 @@ type Object struct {
 func (o *Object) Locate(list field.ErrorList) error {
 	var out Errors
 	for _, e := range list {
-		out = append(out, o.Complain(e.Field, strings.TrimPrefix(e.ErrorBody(), "")))
+		out = append(out, o.Complain(e.Field, e.ErrorBody()))
 	}
 	return out.orNil()
 }

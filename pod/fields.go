@@ -56,7 +56,6 @@ var fieldRules = map[string]rule{
 	"spec.containers.lifecycle":                                       later,
 	"spec.containers.terminationMessagePath":                          noEffect("termination messages are not read by this version of podrun"),
 	"spec.containers.terminationMessagePolicy":                        noEffect("termination messages are not read by this version of podrun"),
-	"spec.containers.stdin":                                           later,
 	"spec.containers.stdinOnce":                                       later,
 	"spec.containers.securityContext.privileged":                      later,
 	"spec.containers.securityContext.procMount":                       later,
@@ -89,6 +88,7 @@ var fieldRules = map[string]rule{
 	"spec.volumes.emptyDir": yes,
 	"spec.volumes.hostPath": yes,
 
+	"spec.evictionResponders":  later,
 	"spec.ephemeralContainers": later,
 	"spec.hostNetwork":         later,
 	"spec.hostPID":             later,
@@ -226,4 +226,11 @@ func walkSet(v reflect.Value, path, plain string, visit func(path, plain string,
 			walkSet(v.Index(i), fmt.Sprintf("%s[%d]", path, i), plain, visit)
 		}
 	}
+}
+
+// HasRule tells whether a field is classified, by its path without indexes.
+// The test that walks the type asks.
+func HasRule(path string) bool {
+	_, ok := ruleFor(path)
+	return ok
 }

@@ -1,0 +1,171 @@
+package pod_test
+
+import (
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"get.podrun.dev/podrun/pod"
+)
+
+func minimal() *corev1.Pod {
+	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p"}}
+	p.Spec.Containers = []corev1.Container{{Name: "c", Image: "busybox"}}
+	return p
+}
+
+func TestDefaults(t *testing.T) {
+	p := minimal()
+	p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "d", Image: "reg:5000/x:v1"}, corev1.Container{Name: "e", Image: "x:latest"},
+		corev1.Container{Name: "f", Image: "x@sha256:1"})
+	pod.Default(p)
+	if p.Namespace != "default" || p.Spec.RestartPolicy != corev1.RestartPolicyAlways || p.Spec.DNSPolicy != corev1.DNSClusterFirst ||
+		*p.Spec.TerminationGracePeriodSeconds != 30 || p.Spec.SchedulerName != "default-scheduler" || p.Spec.SecurityContext == nil || !*p.Spec.EnableServiceLinks {
+		t.Errorf("defaults of the pod: %+v", p.Spec)
+	}
+	var policies []corev1.PullPolicy
+	for _, c := range p.Spec.Containers {
+		policies = append(policies, c.ImagePullPolicy)
+	}
+	if want := []corev1.PullPolicy{"Always", "IfNotPresent", "Always", "IfNotPresent"}; !slices.Equal(policies, want) {
+		t.Errorf("pull policies %v, want %v", policies, want)
+	}
+	if errs := pod.Validate(p); len(errs) > 0 {
+		t.Errorf("the defaults are not valid: %v", errs)
+	}
+	if refused, ignored := pod.Unsupported(p); len(refused)+len(ignored) > 0 {
+		t.Errorf("the defaults are not supported: %v %v", refused, ignored)
+	}
+}
+
+// Every field of a pod's spec has a rule: none is quietly dropped.
+func TestEveryFieldHasARule(t *testing.T) {
+	walkType(t, reflect.TypeFor[corev1.PodSpec](), "spec", map[reflect.Type]bool{}, func(path string) {
+		if !pod.HasRule(path) {
+			t.Errorf("%s has no rule in fields.go", path)
+		}
+	})
+}
+
+func walkType(t *testing.T, typ reflect.Type, path string, above map[reflect.Type]bool, visit func(string)) {
+	t.Helper()
+	for typ.Kind() == reflect.Pointer || typ.Kind() == reflect.Slice {
+		typ = typ.Elem()
+	}
+	if typ.Kind() != reflect.Struct || above[typ] {
+		return
+	}
+	above[typ] = true
+	defer delete(above, typ)
+	for i := range typ.NumField() {
+		f := typ.Field(i)
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		switch {
+		case name == "-":
+		case name == "":
+			walkType(t, f.Type, path, above, visit)
+		default:
+			visit(path + "." + name)
+			walkType(t, f.Type, path+"."+name, above, visit)
+		}
+	}
+}
+
+func TestUpdate(t *testing.T) {
+	old := minimal()
+	pod.Default(old)
+	for _, c := range []struct {
+		name   string
+		change func(*corev1.Pod)
+		fields []string // refused
+	}{
+		{"nothing", func(*corev1.Pod) {}, nil},
+		{"a label", func(p *corev1.Pod) { p.Labels = map[string]string{"a": "b"} }, nil},
+		{"an image", func(p *corev1.Pod) { p.Spec.Containers[0].Image = "busybox:1.36" }, nil},
+		{"a deadline", func(p *corev1.Pod) { d := int64(5); p.Spec.ActiveDeadlineSeconds = &d }, nil},
+		{"a toleration", func(p *corev1.Pod) { p.Spec.Tolerations = []corev1.Toleration{{Key: "x"}} }, nil},
+		{"the command", func(p *corev1.Pod) { p.Spec.Containers[0].Command = []string{"x"} }, []string{"spec.containers[0].command"}},
+		{"two things", func(p *corev1.Pod) {
+			p.Spec.Hostname = "x"
+			p.Spec.Containers[0].WorkingDir = "/x"
+		}, []string{"spec.containers[0].workingDir", "spec.hostname"}},
+		{"another container", func(p *corev1.Pod) {
+			p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "d", Image: "x"})
+		}, []string{"spec.containers"}},
+		{"the restart policy", func(p *corev1.Pod) { p.Spec.RestartPolicy = corev1.RestartPolicyNever }, []string{"spec.restartPolicy"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			updated := minimal()
+			c.change(updated)
+			pod.Default(updated)
+			var fields []string
+			for _, e := range pod.ValidateUpdate(old, updated) {
+				fields = append(fields, e.Field)
+			}
+			slices.Sort(fields)
+			if !slices.Equal(fields, c.fields) {
+				t.Errorf("refused %v, want %v", fields, c.fields)
+			}
+		})
+	}
+}
+
+func TestExpand(t *testing.T) {
+	values := map[string]string{"A": "1", "B": "$(A)", "EMPTY": ""}
+	lookup := func(name string) (string, bool) { v, ok := values[name]; return v, ok }
+	for in, want := range map[string]string{
+		"": "", "plain": "plain", "$(A)": "1", "x$(A)y$(A)": "x1y1", "$$(A)": "$(A)", "$$$(A)": "$1", "$(NO)": "$(NO)",
+		"$(A": "$(A", "$A": "$A", "$": "$", "$$": "$", "$(B)": "$(A)", "[$(EMPTY)]": "[]", "$()": "$()", "a$": "a$",
+	} {
+		if got := pod.Expand(in, lookup); got != want {
+			t.Errorf("Expand(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestCommand(t *testing.T) {
+	entrypoint, cmd := []string{"entry", "$(A)"}, []string{"cmd"}
+	env := []string{"A=1"}
+	for _, c := range []struct {
+		name          string
+		command, args []string
+		want          string
+	}{
+		{"the image's", nil, nil, "entry $(A) cmd"},
+		{"args replace cmd", nil, []string{"$(A)"}, "entry $(A) 1"},
+		{"command replaces both", []string{"run", "$(A)"}, nil, "run 1"},
+		{"command and args", []string{"run"}, []string{"$$(A)"}, "run $(A)"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got := strings.Join(pod.Command(&corev1.Container{Command: c.command, Args: c.args}, entrypoint, cmd, env), " ")
+			if got != c.want {
+				t.Errorf("got %q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
+func TestEnvironment(t *testing.T) {
+	p := minimal()
+	p.Labels = map[string]string{"app": "x"}
+	p.Status.PodIP = "10.0.0.1"
+	field := func(name, path string) corev1.EnvVar {
+		return corev1.EnvVar{Name: name, ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: path}}}
+	}
+	c := &corev1.Container{Env: []corev1.EnvVar{
+		{Name: "PATH", Value: "/mine"}, {Name: "A", Value: "1"}, {Name: "B", Value: "$(A)$(LATER)$(HOME)"}, {Name: "LATER", Value: "2"},
+		field("IP", "status.podIP"), field("LABEL", "metadata.labels['app']"), field("NAME", "metadata.name"),
+	}}
+	env, err := pod.Environment([]string{"PATH=/bin", "HOME=/root"}, c, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"PATH=/mine", "HOME=/root", "A=1", "B=1$(LATER)$(HOME)", "LATER=2", "IP=10.0.0.1", "LABEL=x", "NAME=p"}
+	if !slices.Equal(env, want) {
+		t.Errorf("environment %q, want %q", env, want)
+	}
+}
