@@ -16,6 +16,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"get.podrun.dev/podrun/image"
+	"get.podrun.dev/podrun/internal/hint"
 	"get.podrun.dev/podrun/sandbox"
 	"get.podrun.dev/podrun/supervisor"
 )
@@ -195,7 +196,7 @@ func (a *api) removeImage(w http.ResponseWriter, r *http.Request) error {
 	case errors.Is(err, image.ErrNotFound):
 		return apierrors.NewNotFound(metav1Resource("images"), r.PathValue("name"))
 	case errors.Is(err, image.ErrInUse):
-		return apierrors.NewConflict(metav1Resource("images"), r.PathValue("name"), err)
+		return hint.Wrap(apierrors.NewConflict(metav1Resource("images"), r.PathValue("name"), err), hint.Of(err))
 	case err != nil:
 		return err
 	}

@@ -157,7 +157,8 @@ func (c *Client) ListContainers(ctx context.Context, all bool) ([]Container, err
 		q.Set("all", "1")
 	}
 	var list []Container
-	return list, c.call(ctx, http.MethodGet, "/podrun/v1/containers", q, nil, &list)
+	err := c.call(ctx, http.MethodGet, "/podrun/v1/containers", q, nil, &list)
+	return list, err
 }
 
 // StopContainer stops a container named by id, the beginning of one, or
@@ -197,7 +198,8 @@ func (c *Client) Pull(ctx context.Context, ref string, progress func(Progress)) 
 // ListImages lists the images of the node's store.
 func (c *Client) ListImages(ctx context.Context) ([]Image, error) {
 	var list []Image
-	return list, c.call(ctx, http.MethodGet, "/podrun/v1/images", nil, nil, &list)
+	err := c.call(ctx, http.MethodGet, "/podrun/v1/images", nil, nil, &list)
+	return list, err
 }
 
 // RemoveImage removes a name of an image, and the image with its last name. It
@@ -208,7 +210,8 @@ func (c *Client) RemoveImage(ctx context.Context, nameOrID string, force bool) (
 		q.Set("force", "1")
 	}
 	var r removed
-	return r.Removed, c.call(ctx, http.MethodDelete, "/podrun/v1/images/"+url.PathEscape(nameOrID), q, nil, &r)
+	err := c.call(ctx, http.MethodDelete, "/podrun/v1/images/"+url.PathEscape(nameOrID), q, nil, &r)
+	return r.Removed, err
 }
 
 // Version returns the node's version.
@@ -221,7 +224,8 @@ func (c *Client) Version(ctx context.Context) (VersionInfo, error) {
 // Doctor returns what the node found when it tried what it needs.
 func (c *Client) Doctor(ctx context.Context) ([]Check, error) {
 	var checks []Check
-	return checks, c.call(ctx, http.MethodGet, "/podrun/v1/doctor", nil, nil, &checks)
+	err := c.call(ctx, http.MethodGet, "/podrun/v1/doctor", nil, nil, &checks)
+	return checks, err
 }
 
 func listQuery(o metav1.ListOptions) url.Values {

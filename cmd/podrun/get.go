@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"get.podrun.dev/podrun/node"
 )
@@ -181,8 +182,14 @@ func sortPods(pods []corev1.Pod, path string) ([]corev1.Pod, error) {
 func (c *cli) watchPods(ctx context.Context, client *node.Client, namespace string, options metav1.ListOptions, known []corev1.Pod, f getFlags) error {
 	w := &follower{client: client, namespace: namespace, options: options, known: knowing(known...)}
 	defer w.close()
-	headers := !f.noHeaders && (f.watchOnly || len(known) == 0)
-	last := map[string]string{}
+	lines := newLines(c.out, !f.noHeaders)
+	shown := map[types.UID]summary{}
+	for i := range known {
+		shown[known[i].UID] = summarize(&known[i])
+	}
+	if !f.watchOnly && len(known) > 0 {
+		lines.seen(podTable(known, f.columns(), time.Now()))
+	}
 	for {
 		changed, err := w.next(ctx)
 		if ctx.Err() != nil {
@@ -195,22 +202,21 @@ func (c *cli) watchPods(ctx context.Context, client *node.Client, namespace stri
 		if formatted(f.output) {
 			items, err := podObjects(pods)
 			if err == nil {
-				err = printFormatted(c.out, items, true, f.output, headers)
+				err = printFormatted(c.out, items, true, f.output, !f.noHeaders)
 			}
 			if err != nil {
 				return err
 			}
-			headers = false
 			continue
 		}
-		t := podTable(pods, f.columns(), time.Now())
 		// A change that the line does not show is not shown.
-		if line := fmt.Sprint(t.rows[0]); line != last[string(changed.pod.UID)] || changed.gone {
-			last[string(changed.pod.UID)] = line
-			if err := kubectlTable(c.out, t, headers); err != nil {
-				return err
-			}
-			headers = false
+		now := summarize(changed.pod)
+		if before, ok := shown[changed.pod.UID]; ok && before == now && !changed.gone && !f.labels && f.output == "" {
+			continue
+		}
+		shown[changed.pod.UID] = now
+		if err := lines.print(podTable(pods, f.columns(), time.Now())); err != nil {
+			return err
 		}
 	}
 }

@@ -50,6 +50,57 @@ func (t grid) print(w *tabwriter.Writer, headers bool) error {
 	return w.Flush()
 }
 
+// lines prints tables one after the other as if they were one: a column keeps
+// the width it had.
+type lines struct {
+	out     io.Writer
+	headers bool // still to be printed
+	widths  []int
+}
+
+func newLines(out io.Writer, headers bool) *lines { return &lines{out: out, headers: headers} }
+
+// seen takes up the widths of a table that was printed otherwise.
+func (l *lines) seen(t grid) {
+	l.headers = false
+	for _, row := range append([][]string{t.headers}, t.rows...) {
+		l.widen(row)
+	}
+}
+
+func (l *lines) widen(row []string) {
+	for len(l.widths) < len(row) {
+		l.widths = append(l.widths, 0)
+	}
+	for i, cell := range row {
+		l.widths[i] = max(l.widths[i], len(cell))
+	}
+}
+
+func (l *lines) print(t grid) error {
+	rows := t.rows
+	if l.headers {
+		l.headers = false
+		rows = append([][]string{t.headers}, rows...)
+	}
+	for _, row := range rows {
+		l.widen(row)
+	}
+	for _, row := range rows {
+		var b strings.Builder
+		for i, cell := range row {
+			b.WriteString(cell)
+			if i < len(row)-1 {
+				b.WriteString(strings.Repeat(" ", l.widths[i]-len(cell)+3))
+			}
+		}
+		if _, err := fmt.Fprintln(l.out, b.String()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // age is how long ago t was, in kubectl's short form.
 func age(t, now time.Time) string {
 	if t.IsZero() {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"slices"
 	"sync"
 	"time"
 
@@ -29,7 +30,7 @@ are made again when one has stopped. To stop a pod for good, delete it.`,
   podrun stop -t 1 web/nginx`,
 		ValidArgsFunction: c.completeFrom(containerIDs),
 		RunE: func(command *cobra.Command, args []string) error {
-			if len(args) == 0 {
+			if len(args) == 0 || slices.Contains(args, "") {
 				return usagef("stop needs a container")
 			}
 			if seconds < 0 {
