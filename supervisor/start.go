@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -62,10 +63,12 @@ func (w *worker) start(ctx context.Context) error {
 	var images map[string]*image.Image
 	var volumes map[string]volume.Volume
 	network := w.newConnection()
+	step := w.steps()
 
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() (err error) {
 		images, err = w.images(gctx)
+		step("images")
 		return err
 	})
 	g.Go(func() (err error) {
@@ -78,6 +81,7 @@ func (w *worker) start(ctx context.Context) error {
 		if err := w.openSandbox(gctx); err != nil {
 			return &startError{reason: reasonCreating, err: err}
 		}
+		step("sandbox")
 		network.begin(ctx, w.box.NetNS())
 		return nil
 	})
@@ -85,6 +89,7 @@ func (w *worker) start(ctx context.Context) error {
 		return errors.Join(err, network.wait())
 	}
 	w.pin(ctx, images)
+	step("pinned")
 	if needsAddress(w.pod) || w.run.InitDone < len(w.pod.Spec.InitContainers) {
 		if err := network.wait(); err != nil {
 			return err
@@ -95,10 +100,23 @@ func (w *worker) start(ctx context.Context) error {
 		return errors.Join(err, network.wait())
 	}
 	made, err := w.makeAll(ctx, b)
+	step("containers made")
 	if err := errors.Join(err, network.wait()); err != nil {
 		return err
 	}
+	step("network")
+	defer step("containers started")
 	return w.startAll(ctx, made)
+}
+
+// steps returns a function that logs a step of a start and how long after the
+// start's beginning it was done.
+func (w *worker) steps() func(name string) {
+	if !w.log.Enabled(context.Background(), slog.LevelDebug) {
+		return func(string) {}
+	}
+	began := time.Now()
+	return func(name string) { w.log.Debug("start", "step", name, "took", time.Since(began)) }
 }
 
 // connection is the pod's way into the network while the pod starts: it is
