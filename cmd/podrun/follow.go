@@ -18,7 +18,7 @@ import (
 type follower struct {
 	client    *node.Client
 	namespace string
-	options   metav1.ListOptions       // with the resource version to start from
+	options   metav1.ListOptions        // with the resource version to start from
 	known     map[types.UID]*corev1.Pod // what was there then
 
 	stream  *node.PodWatch
