@@ -23,6 +23,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"time"
 
@@ -42,6 +43,17 @@ var (
 	Version = "development"
 	Commit  = "unknown"
 )
+
+// init keeps the main thread to Main. Goroutines of libcontainer and of package
+// cni enter a namespace on a thread that ends with them; the main thread cannot
+// end, and would stay in a container's mounts and hold them for ever, with
+// /proc/PID of the node showing them for its own. Only in init is it certain
+// which thread that is.
+func init() {
+	if len(os.Args) == 2 && os.Args[1] == "node" {
+		runtime.LockOSThread()
+	}
+}
 
 // Main is the node process, started by the reaper. It returns the exit code:
 // 0 tells the reaper not to start another.
