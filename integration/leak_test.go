@@ -23,7 +23,9 @@ func (e *env) finish() {
 	if e.t.Failed() {
 		e.t.Logf("node.log:\n%s", e.nodeLog())
 	}
-	if e.nodePID() != 0 {
+	// If there is anything, there is a node, or has to be one: a test may have
+	// killed it just now.
+	if len(e.session()) > 0 {
 		r := e.run("delete", "pods", "--all", "-A", "--now")
 		if r.code != 0 {
 			e.t.Errorf("cannot delete all pods: %v", r)
