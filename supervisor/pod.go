@@ -111,12 +111,8 @@ func (w *worker) life(ctx context.Context) {
 // running waits for what ends the pod's quiet: the end of a container or of
 // the sandbox, a deletion, a changed image, the pod's deadline.
 func (w *worker) running(ctx context.Context) {
-	var deadline <-chan time.Time
-	if limit := w.pod.Spec.ActiveDeadlineSeconds; limit != nil {
-		t := time.NewTimer(time.Until(w.pod.Status.StartTime.Add(time.Duration(*limit) * time.Second)))
-		defer t.Stop()
-		deadline = t.C
-	}
+	deadline, stop := w.deadline()
+	defer stop()
 	for w.run.State == Running {
 		select {
 		case <-ctx.Done():
@@ -128,7 +124,7 @@ func (w *worker) running(ctx context.Context) {
 		case <-w.box.Done():
 			w.sandboxGone(ctx)
 		case <-deadline:
-			w.finish(ctx, corev1.PodFailed, "DeadlineExceeded", "Pod was active on the node longer than the specified deadline")
+			w.expire(ctx)
 		case <-w.wake:
 			if w.deletionRequested() {
 				return
@@ -136,6 +132,21 @@ func (w *worker) running(ctx context.Context) {
 			w.reload(ctx)
 		}
 	}
+}
+
+// deadline returns a channel that tells when spec.activeDeadlineSeconds, if it
+// is set, have passed since the pod's start.
+func (w *worker) deadline() (expired <-chan time.Time, stop func()) {
+	limit := w.pod.Spec.ActiveDeadlineSeconds
+	if limit == nil {
+		return nil, func() {}
+	}
+	t := time.NewTimer(time.Until(w.pod.Status.StartTime.Add(time.Duration(*limit) * time.Second)))
+	return t.C, func() { t.Stop() }
+}
+
+func (w *worker) expire(ctx context.Context) {
+	w.finish(ctx, corev1.PodFailed, "DeadlineExceeded", "Pod was active on the node longer than the specified deadline")
 }
 
 // ended judges the end of one container of the running pod.
@@ -296,9 +307,14 @@ func (w *worker) backingOff(ctx context.Context) {
 	// As kubectl shows it: the error first, that one waits for the next try after.
 	settle := time.NewTimer(2 * time.Second)
 	defer settle.Stop()
+	deadline, stop := w.deadline()
+	defer stop()
 	for {
 		select {
 		case <-ctx.Done():
+			return
+		case <-deadline:
+			w.expire(ctx)
 			return
 		case <-over.C:
 			w.to(ctx, Starting, func(p *corev1.Pod, r *run) { r.count(p) })
