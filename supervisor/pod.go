@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -153,6 +154,9 @@ func (w *worker) expire(ctx context.Context) {
 func (w *worker) ended(ctx context.Context, c *container) {
 	if c.id != w.run.id(c.name) {
 		return // of an earlier incarnation
+	}
+	if slices.ContainsFunc(w.pod.Spec.InitContainers, func(i corev1.Container) bool { return i.Name == c.name }) {
+		return // initialize has judged it
 	}
 	switch Judge(w.pod.Spec.RestartPolicy, c.end.code, w.othersCompleted(c.name)) {
 	case Restart:
