@@ -87,12 +87,12 @@ run_test() {
 # show_failure prints what a failed test said, and not what all others did.
 show_failure() {
 	awk '
-		/^=== (RUN|CONT|PAUSE|NAME)/ { if (buffer != "" && bad) printf "%s", buffer; buffer = ""; bad = 0; next }
-		/^ *--- (PASS|SKIP)/ { buffer = ""; next }
-		/^ *--- FAIL|panic:|fatal error:|DATA RACE/ { bad = 1 }
-		{ buffer = buffer $0 "\n" }
-		END { if (bad) printf "%s", buffer }
-	' "$1" | tail -n 80 | sed 's/^/    /'
+		NR == FNR { if ($1 == "---" && $2 == "FAIL:") bad[$3] = 1; next }
+		/^=== (RUN|CONT|NAME|PAUSE)/ { show = bad[$3]; next }
+		/^ *--- (PASS|SKIP)/ { show = 0 }
+		/^ *--- FAIL|panic:|fatal error:|DATA RACE/ { show = 1 }
+		show
+	' "$1" "$1" | head -n 100 | sed 's/^/    /'
 	echo "    (all of it: ${1#"$top"/})"
 }
 

@@ -137,7 +137,8 @@ func run(args []string) error {
 func kill(pid int) error { return syscall.Kill(pid, syscall.SIGKILL) }
 
 // pss is the sum of the proportional set sizes, in bytes, of the processes
-// that ours chooses by command line.
+// that ours chooses by command line. One that forbids to be looked into, as
+// slirp4netns does, counts with its resident size.
 func (m *meter) pss(ours func(cmdline string) bool) int64 {
 	var sum int64
 	for _, pid := range m.pids() {
@@ -145,15 +146,25 @@ func (m *meter) pss(ours func(cmdline string) bool) int64 {
 		if bytes.Equal(args, program) || !ours(string(args)) {
 			continue
 		}
-		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
-		for line := range strings.Lines(string(b)) {
-			var kib int64
-			if _, err := fmt.Sscanf(line, "Pss: %d kB", &kib); err == nil {
-				sum += kib * 1024
-			}
+		size := kib(fmt.Sprintf("/proc/%d/smaps_rollup", pid), "Pss:")
+		if size == 0 {
+			size = kib(fmt.Sprintf("/proc/%d/status", pid), "VmRSS:")
 		}
+		sum += size * 1024
 	}
 	return sum
+}
+
+// kib reads a line "NAME N kB" of a file; 0 is none.
+func kib(file, name string) int64 {
+	b, _ := os.ReadFile(file)
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Fields(line); len(f) == 3 && f[0] == name {
+			n, _ := strconv.ParseInt(f[1], 10, 64)
+			return n
+		}
+	}
+	return 0
 }
 
 // machine describes where this was measured.
