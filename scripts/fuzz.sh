@@ -1,0 +1,12 @@
+#!/bin/sh
+# Runs every fuzz target for FUZZTIME (30s). What crashes is left in testdata.
+. "$(dirname "$0")/lib.sh"
+git grep -hoE '^func Fuzz[A-Za-z0-9_]+' --full-name -- '*_test.go' >/dev/null || {
+	echo "no fuzz targets"
+	exit
+}
+git grep -oE '^func Fuzz[A-Za-z0-9_]+' -- '*_test.go' | while IFS=: read -r file target; do
+	target=${target#func }
+	say "$target in ${file%/*}"
+	"$GO" test -tags "$TAGS" -run '^$' -fuzz "^$target\$" -fuzztime "${FUZZTIME:-30s}" "./${file%/*}" </dev/null
+done

@@ -1,0 +1,36 @@
+#!/bin/sh
+# What the compiler lets pass. Each ban says why.
+. "$(dirname "$0")/lib.sh"
+bad=0
+
+unformatted=$(git ls-files '*.go' | xargs gofmt -l)
+[ -z "$unformatted" ] || {
+	printf 'not formatted by gofmt:\n%s\n' "$unformatted"
+	bad=1
+}
+"$GO" vet -tags "$TAGS" ./... || bad=1
+[ -z "${STATICCHECK:-}" ] || "$GO" run "$STATICCHECK" -tags "$TAGS" ./... || bad=1
+
+# ban PATTERN WHY [PATHSPEC...] fails on lines of Go, tests aside, that match.
+ban() {
+	pattern=$1 why=$2
+	shift 2
+	found=$(git grep -nE "$pattern" -- '*.go' ':!*_test.go' ':!integration' "$@" || true)
+	[ -z "$found" ] || {
+		printf '%s:\n%s\n' "$why" "$found"
+		bad=1
+	}
+}
+ban 'os\.Create\(' 'os.Create cuts a file that a crash then leaves half written: internal/atomicfile saves whole ones'
+ban 'os\.Is(NotExist|Exist|Permission)\(' 'os.IsNotExist and its kin do not look into wrapped errors: errors.Is does'
+ban 'http\.(Get|Post|Head|DefaultClient)\b' 'the default HTTP client waits for ever'
+ban 'time\.Sleep\(' 'a sleep cannot be cancelled: select on a timer and ctx.Done()'
+ban 'context\.TODO\(' 'context.TODO is not for what is merged'
+ban 'github.com/containers/gvisor-tap-vsock/pkg/(virtualnetwork|tap)"|google/gopacket' 'its packages cost the init of every container 5 ms (docs/decisions)'
+ban 'exec\.Command' 'podrun executes nothing but itself, newuidmap, newgidmap and foreign CNI plugins' ':!node' ':!cni' ':!internal/need'
+ban 'TODO|FIXME|XXX' 'unfinished'
+git grep -nE 't\.Skip(f|Now)?\(' -- '*_test.go' ':!internal/need' && {
+	echo 'a need that is not met fails the test: internal/need'
+	bad=1
+}
+exit $bad
