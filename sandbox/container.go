@@ -81,6 +81,7 @@ type Container struct {
 
 	startTime time.Time
 	deleting  sync.Mutex // one Delete at a time
+	deleted   bool       // guarded by deleting: nothing is left to do
 
 	mu    sync.Mutex
 	state containerState
@@ -515,7 +516,9 @@ func (c *Container) Delete(ctx context.Context) error {
 	defer cancel()
 	c.deleting.Lock()
 	defer c.deleting.Unlock()
-
+	if c.deleted {
+		return nil
+	}
 	var errs []error
 	step := func(what string, err error) {
 		if err != nil {
@@ -540,6 +543,7 @@ func (c *Container) Delete(ctx context.Context) error {
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("container %s: %w", c.id, err)
 	}
+	c.deleted = true
 	c.mu.Lock()
 	c.lib = nil
 	c.mu.Unlock()
