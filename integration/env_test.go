@@ -115,6 +115,7 @@ func (e *env) run(args ...string) result {
 	inTime := hang.Stop()
 	r := result{args: args, out: out.String(), err: errs.String(), code: command.ProcessState.ExitCode(), took: time.Since(start)}
 	var exit *exec.ExitError
+	e.checkSane("podrun "+args[0], r.err)
 	if r.took > 5*time.Second {
 		e.t.Logf("slow: %v", r)
 	}
@@ -341,14 +342,4 @@ func mustContain(t *testing.T, text string, want ...string) {
 			t.Errorf("got %q\nwant %q in it", text, w)
 		}
 	}
-}
-
-// containers are the names of a pod's containers, sorted.
-func containerNames(p *corev1.Pod) []string {
-	var names []string
-	for _, c := range p.Spec.Containers {
-		names = append(names, c.Name)
-	}
-	slices.Sort(names)
-	return names
 }

@@ -36,6 +36,19 @@ func (e *env) finish() {
 		e.endNode(node)
 	}
 	e.checkGone()
+	for _, name := range []string{"node.log", "node.log.1"} {
+		text, _ := os.ReadFile(filepath.Join(e.state, name))
+		e.checkSane(name, string(text))
+	}
+}
+
+// checkSane fails the test when text tells of a bug that its outcome hides.
+func (e *env) checkSane(what, text string) {
+	for _, bad := range []string{"WARNING: DATA RACE", "panic: ", "fatal error: "} {
+		if at := strings.Index(text, bad); at >= 0 {
+			e.t.Errorf("%s: %s", what, text[at:min(len(text), at+4000)])
+		}
+	}
 }
 
 // remember notes all that is there now, to be looked for at the end.

@@ -63,6 +63,13 @@ make_stage() {
 	fi
 }
 remove_stage() {
+	# A run that was interrupted leaves nodes, and they their pods: whatever has
+	# the stage in its environment, arguments or mounts.
+	for file in $(grep -slF "$stage" /proc/[0-9]*/environ /proc/[0-9]*/cmdline /proc/[0-9]*/mountinfo); do
+		pid=${file#/proc/}
+		pid=${pid%/*}
+		[ "$pid" = $$ ] || as_root kill -9 "$pid" 2>/dev/null
+	done
 	# Layers of images belong to the user's subordinate IDs.
 	rm -rf "$stage" 2>/dev/null || unshare --map-auto --map-root-user rm -rf "$stage" || rm -rf "$stage"
 }
