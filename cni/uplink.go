@@ -44,7 +44,6 @@ type uplink struct {
 	tap    *os.File
 	cancel context.CancelFunc
 	dns    *resolver
-	wait   sync.WaitGroup
 }
 
 func (n *Network) openUplink() (_ *uplink, err error) {

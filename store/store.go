@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	bbolterrors "go.etcd.io/bbolt/errors"
 
 	"get.podrun.dev/podrun/internal/hint"
 )
@@ -110,7 +111,7 @@ func Open(path string, o Options) (*Store, error) {
 		return nil, fmt.Errorf("cannot open store: %w", err)
 	}
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: 5 * time.Second, FreelistType: bbolt.FreelistMapType})
-	if errors.Is(err, bbolt.ErrTimeout) {
+	if errors.Is(err, bbolterrors.ErrTimeout) {
 		return nil, hint.Wrap(fmt.Errorf("cannot open store %q: another process has it open", path), `end the other podrun node, or set PODRUN_DATA to another directory`)
 	}
 	if err != nil {

@@ -148,7 +148,7 @@ func parsePath(s string) ([]step, error) {
 			path = append(path, step{kind: byRecursion})
 			i++ // the second dot begins the next step
 			if i+1 == len(s) {
-				return nil, errors.New("a path may not end in ..")
+				return nil, errors.New("nothing follows the two dots at the end of the path")
 			}
 		case c == '[':
 			end, err := bracketEnd(s, i)

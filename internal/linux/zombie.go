@@ -21,7 +21,7 @@ func ZombieStatus(pid int, start uint64) (status unix.WaitStatus, ok bool) {
 	}
 	// The command may hold spaces and brackets; the fields after it may not.
 	fields := bytes.Fields(data[bytes.LastIndexByte(data, ')')+1:])
-	const state, startTime, exitCode = 3 - 3, 22 - 3, 52 - 3 // field numbers of proc(5) from the third
+	const state, startTime, exitCode = 0, 19, 49 // fields 3, 22 and 52 of proc(5)
 	if len(fields) <= exitCode || string(fields[state]) != "Z" || string(fields[startTime]) != strconv.FormatUint(start, 10) {
 		return 0, false
 	}
