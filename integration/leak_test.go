@@ -42,12 +42,13 @@ func (e *env) finish() {
 	}
 }
 
+// insane is how Go's runtime tells of a bug.
+var insane = regexp.MustCompile(`(?m)^(WARNING: DATA RACE|panic: |fatal error: )`)
+
 // checkSane fails the test when text tells of a bug that its outcome hides.
 func (e *env) checkSane(what, text string) {
-	for _, bad := range []string{"WARNING: DATA RACE", "panic: ", "fatal error: "} {
-		if at := strings.Index(text, bad); at >= 0 {
-			e.t.Errorf("%s: %s", what, text[at:min(len(text), at+4000)])
-		}
+	if at := insane.FindStringIndex(text); at != nil {
+		e.t.Errorf("%s: %s", what, text[at[0]:min(len(text), at[0]+4000)])
 	}
 }
 

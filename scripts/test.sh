@@ -123,7 +123,8 @@ for who in user root; do
 	unit | test) for directory in $units; do run_test $who test "$directory"; done ;;
 	esac
 	case $wanted in
-	integration | test) run_test $who test integration ;;
+	# They wait more than they compute.
+	integration | test) run_test $who test integration -test.parallel=4 ;;
 	esac
 	case $wanted in
 	race | test)
