@@ -41,7 +41,8 @@ end_node() {
 	reaper=$(awk '$1 == "PPid:" { print $2 }' "/proc/$node/status")
 	kill "$node"
 	for _ in $(seq 100); do
-		[ -d "/proc/$reaper" ] || return 0
+		# Where nobody reaps it, it stays a zombie.
+		grep -q '^State:.[^Z]' "/proc/$reaper/status" 2>/dev/null || return 0
 		sleep 0.1
 	done
 	echo "demo: the node or its reaper has not ended" >&2
