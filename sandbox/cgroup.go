@@ -109,7 +109,9 @@ func enable(path string) error {
 	return nil
 }
 
-// moveAside moves the processes in the cgroup, all ours, to a child of it.
+// moveAside moves the processes in the cgroup, all ours, to a child of it: node
+// and reaper, their children, and the command line that started them and waits
+// in the same scope.
 func moveAside(path string) error {
 	pids, err := cgroups.GetPids(path)
 	if err != nil {
@@ -117,7 +119,7 @@ func moveAside(path string) error {
 	}
 	ours := []int{os.Getpid(), os.Getppid()}
 	for _, pid := range pids {
-		if !slices.Contains(ours, pid) && !slices.Contains(ours, parentOf(pid)) {
+		if !slices.Contains(ours, pid) && !slices.Contains(ours, parentOf(pid)) && !isPodrun(pid) {
 			return fmt.Errorf("cgroup %s is shared with process %d", strings.TrimPrefix(path, fs2.UnifiedMountpoint), pid)
 		}
 	}
@@ -131,6 +133,21 @@ func moveAside(path string) error {
 		}
 	}
 	return nil
+}
+
+// isPodrun tells whether a process is called what our program file is. The
+// command line is outside our user namespace, where the kernel shows us no
+// more of it than its name; and to be moved within what is delegated to us
+// hurts nobody.
+func isPodrun(pid int) bool {
+	program, err := os.Readlink("/proc/self/exe")
+	if err != nil {
+		return false
+	}
+	const longest = 15 // TASK_COMM_LEN
+	name := filepath.Base(program)
+	comm, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/comm")
+	return err == nil && strings.TrimSpace(string(comm)) == name[:min(len(name), longest)]
 }
 
 // parentOf returns 0 for a process that is gone.
