@@ -159,7 +159,7 @@ func run(log *slog.Logger) (err error) {
 	server := &http.Server{
 		Handler: (&api{
 			store: st, supervisor: sup, images: images, stopped: ctx, log: log,
-			checks: func(ctx context.Context) []Check { return append(Probe(ctx), networkChecks(network)...) },
+			checks: func(ctx context.Context) []Check { return nodeChecks(ctx, sandboxes, network) },
 		}).handler(),
 		ConnContext: ConnContext,
 		ConnState:   connections.count,
@@ -234,9 +234,18 @@ func hostIP() string {
 	return c.LocalAddr().(*net.UDPAddr).IP.String()
 }
 
-func networkChecks(n *cni.Network) []Check {
-	var checks []Check
-	for _, p := range n.Problems() {
+// nodeChecks are doctor's checks as the node knows them: of limits and of the
+// network it tells what it has, not what another process would get.
+func nodeChecks(ctx context.Context, sandboxes *sandbox.Runtime, network *cni.Network) []Check {
+	checks := Probe(ctx)
+	if ok, _ := sandboxes.Limits(); ok {
+		for i := range checks {
+			if checks[i].Name == limitsCheck {
+				checks[i] = Check{Name: limitsCheck, OK: true, Detail: "the node has them: cpu, memory and pids"}
+			}
+		}
+	}
+	for _, p := range network.Problems() {
 		checks = append(checks, Check{Name: "pod network", Detail: p.Summary, Mend: p.Mend})
 	}
 	return checks

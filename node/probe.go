@@ -217,10 +217,13 @@ func freeSubIDs() int64 {
 	return next
 }
 
+// limitsCheck is the name of the check of resource limits.
+const limitsCheck = "resource limits"
+
 // checkCgroup says whether memory, processor time and processes of a container
 // can be limited.
 func checkCgroup(rootless bool) Check {
-	c := Check{Name: "resource limits", OK: true, Detail: "cpu, memory and pids are delegated"}
+	c := Check{Name: limitsCheck, OK: true, Detail: "cpu, memory and pids are delegated"}
 	fail := func(detail, mend string) Check {
 		return Check{Name: c.Name, Detail: detail + ": limits of containers have no effect", Mend: mend}
 	}

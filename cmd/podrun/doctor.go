@@ -60,15 +60,20 @@ func (c *cli) doctor(ctx context.Context) error {
 	return nil
 }
 
-// mergeChecks adds to what was tried here what only a node can know.
+// mergeChecks adds to what was tried here what only a node can know, and takes
+// its word for what it has.
 func mergeChecks(here, node []node.Check) []node.Check {
-	have := map[string]bool{}
-	for _, check := range here {
-		have[check.Name] = true
+	at := map[string]int{}
+	for i, check := range here {
+		at[check.Name] = i
 	}
 	for _, check := range node {
-		if !have[check.Name] {
+		i, tried := at[check.Name]
+		switch {
+		case !tried:
 			here = append(here, check)
+		case check.OK:
+			here[i] = check
 		}
 	}
 	return here
