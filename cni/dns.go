@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"strings"
@@ -42,7 +43,12 @@ func listenDNS(s *stack.Stack, at tcpip.Address, resolvConf string, log *slog.Lo
 		return nil, errors.Join(err, packets.Close())
 	}
 	r := &resolver{path: resolvConf, log: log}
-	r.servers = []*dns.Server{{PacketConn: packets, Handler: r}, {Listener: streams, Handler: r}}
+	r.servers = []*dns.Server{
+		// The library wakes up after each ReadTimeout to read on: an idle node
+		// does not wake up.
+		{PacketConn: packets, Handler: r, ReadTimeout: math.MaxInt32 * time.Second},
+		{Listener: streams, Handler: r},
+	}
 	for _, server := range r.servers {
 		started := make(chan struct{})
 		server.NotifyStartedFunc = func() { close(started) }
