@@ -1,0 +1,169 @@
+package volume_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/types"
+
+	"get.podrun.dev/podrun/volume"
+)
+
+// TestMain runs the tests as root of a user namespace with mounts of its own,
+// as podrun does.
+func TestMain(m *testing.M) {
+	if os.Getenv("VOLUME_TEST_CHILD") != "" {
+		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+			fmt.Fprintln(os.Stderr, "mount:", err)
+			os.Exit(1)
+		}
+		os.Exit(m.Run())
+	}
+	cmd := exec.Command(os.Args[0], os.Args[1:]...)
+	cmd.Env = append(os.Environ(), "VOLUME_TEST_CHILD=1")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
+		UidMappings: []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}},
+	}
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		os.Exit(exit.ExitCode())
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "new namespaces:", err)
+		os.Exit(1)
+	}
+}
+
+func podWith(uid string, sources ...corev1.VolumeSource) *corev1.Pod {
+	p := &corev1.Pod{}
+	p.UID = types.UID(uid)
+	for i, s := range sources {
+		p.Spec.Volumes = append(p.Spec.Volumes, corev1.Volume{Name: fmt.Sprint("v", i), VolumeSource: s})
+	}
+	return p
+}
+
+func emptyDir(medium corev1.StorageMedium, limit string) corev1.VolumeSource {
+	e := &corev1.EmptyDirVolumeSource{Medium: medium}
+	if limit != "" {
+		q := resource.MustParse(limit)
+		e.SizeLimit = &q
+	}
+	return corev1.VolumeSource{EmptyDir: e}
+}
+
+func TestEmptyDir(t *testing.T) {
+	data, state := t.TempDir(), t.TempDir()
+	m := volume.New(data, state)
+	p := podWith("u", emptyDir("", ""), emptyDir(corev1.StorageMediumMemory, "64Ki"))
+	first, err := m.Prepare(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	disk, memory := first["v0"].Path, first["v1"].Path
+	if info, err := os.Stat(disk); err != nil || info.Mode().Perm() != 0o777 {
+		t.Errorf("mode %v, %v; any user of a container may write", info.Mode(), err)
+	}
+	for _, dir := range []string{disk, memory} {
+		if err := os.WriteFile(filepath.Join(dir, "f"), []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(memory, "big"), make([]byte, 1<<20), 0o600); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("1 MiB into 64 KiB of memory: %v", err)
+	}
+	// A restart of the pod finds what is in them, and mounts nothing twice.
+	if again, err := m.Prepare(p); err != nil || again["v1"] != first["v1"] {
+		t.Errorf("again: %v, %v", again, err)
+	}
+	for _, dir := range []string{disk, memory} {
+		if _, err := os.Stat(filepath.Join(dir, "f")); err != nil {
+			t.Errorf("lost: %v", err)
+		}
+	}
+	for range 2 { // it may be asked twice
+		if err := m.Remove("u"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, dir := range []string{disk, memory} {
+		if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("left: %s, %v", dir, err)
+		}
+	}
+	if mounts, err := os.ReadFile("/proc/self/mountinfo"); err != nil || strings.Contains(string(mounts), state) {
+		t.Errorf("a mount is left below %s (%v)", state, err)
+	}
+}
+
+func TestSweep(t *testing.T) {
+	m := volume.New(t.TempDir(), t.TempDir())
+	paths := map[string]string{}
+	for _, uid := range []string{"kept", "gone"} {
+		v, err := m.Prepare(podWith(uid, emptyDir(corev1.StorageMediumMemory, ""), emptyDir("", "")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		paths[uid] = v["v1"].Path
+	}
+	if err := m.Sweep(map[string]bool{"kept": true}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(paths["kept"]); err != nil {
+		t.Errorf("kept: %v", err)
+	}
+	if _, err := os.Stat(paths["gone"]); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("gone: %v", err)
+	}
+	if err := m.Remove("kept"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestHostPath(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m := volume.New(t.TempDir(), t.TempDir())
+	for _, c := range []struct {
+		path string
+		kind corev1.HostPathType
+		err  string
+	}{
+		{dir, corev1.HostPathUnset, ""},
+		{dir, corev1.HostPathDirectory, ""},
+		{file, corev1.HostPathFile, ""},
+		{filepath.Join(dir, "new"), corev1.HostPathDirectoryOrCreate, ""},
+		{filepath.Join(dir, "newfile"), corev1.HostPathFileOrCreate, ""},
+		{"/dev/null", corev1.HostPathCharDev, ""},
+		{file, corev1.HostPathDirectory, "is not a Directory"},
+		{dir, corev1.HostPathFile, "is not a File"},
+		{dir, corev1.HostPathSocket, "is not a Socket"},
+		{"/dev/null", corev1.HostPathBlockDev, "is not a BlockDevice"},
+		{filepath.Join(dir, "nosuch"), corev1.HostPathUnset, "does not exist"},
+		{filepath.Join(dir, "nosuch"), corev1.HostPathDirectory, "does not exist"},
+	} {
+		v, err := m.Prepare(podWith("u", corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: c.path, Type: &c.kind}}))
+		switch {
+		case c.err == "" && (err != nil || v["v0"].Path != c.path):
+			t.Errorf("%s as %q: %v, %v", c.path, c.kind, v, err)
+		case c.err != "" && (err == nil || !strings.Contains(err.Error(), c.err)):
+			t.Errorf("%s as %q: %v, want %q", c.path, c.kind, err, c.err)
+		}
+	}
+}
