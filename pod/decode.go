@@ -1,36 +1,21 @@
 package pod
 
 import (
-	"encoding/base64"
-	"encoding/json"
-	"math"
 	"reflect"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"gopkg.in/yaml.v3"
-	"k8s.io/apimachinery/pkg/api/resource"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
 // value checks a node against the Go type it is to become, keeps positions,
 // and returns it as encoding/json would decode it. What is complained about
 // is returned as nil.
 func (p *parser) value(n *yaml.Node, t reflect.Type, path string) any {
-	if n.Kind == yaml.AliasNode {
-		n = n.Alias
-	}
-	if p.nodes++; p.nodes > maxNodes {
-		if p.nodes == maxNodes+1 {
-			p.complain(n, path, "", "manifest has more than %d values once its aliases are followed", maxNodes)
-		}
-		return nil
-	}
-	if isNull(n) {
+	n = follow(n)
+	if !p.count(n, path) || isNull(n) {
 		return nil
 	}
 	for t.Kind() == reflect.Pointer {
@@ -55,68 +40,64 @@ func (p *parser) value(n *yaml.Node, t reflect.Type, path string) any {
 		}
 		return nil
 	case reflect.Bool:
-		if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!bool" {
-			return p.mismatch(n, path, "boolean")
-		}
-		var b bool
-		if err := n.Decode(&b); err != nil {
-			return p.mismatch(n, path, "boolean")
-		}
-		return b
+		return p.boolean(n, path)
 	case reflect.Int, reflect.Int32, reflect.Int64:
 		return p.integer(n, t, path)
 	case reflect.Float64:
-		var f float64
-		if n.Kind != yaml.ScalarNode || n.Decode(&f) != nil || math.IsNaN(f) || math.IsInf(f, 0) {
-			return p.mismatch(n, path, "number")
-		}
-		return f
+		return p.number(n, path)
 	}
 	p.complain(n, path, "", "internal error: no reader for %s", t)
 	return nil
 }
 
-func (p *parser) mismatch(n *yaml.Node, path, want string) any {
-	mend := ""
-	if want == "string" && n.Kind == yaml.ScalarNode {
-		mend = "put it in quotes"
+// flatten returns a mapping with its merge keys (<<) replaced by what they
+// merge, which gives way to the mapping's own keys and to earlier merges. A
+// node without them is returned as it is.
+func (p *parser) flatten(n *yaml.Node) *yaml.Node {
+	if n.Kind != yaml.MappingNode || !slices.ContainsFunc(n.Content, isMerge) {
+		return n
 	}
-	p.complain(n, path, mend, "expected %s, got %s", want, describe(n))
-	return nil
+	flat := *n
+	flat.Content = nil
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if !isMerge(n.Content[i]) {
+			flat.Content = append(flat.Content, n.Content[i], n.Content[i+1])
+		}
+	}
+	p.merge(&flat, n, 0)
+	return &flat
 }
 
-func (p *parser) text(n *yaml.Node, path, want string) (string, bool) {
-	switch {
-	case n.Kind == yaml.ScalarNode && (n.ShortTag() == "!!str" || n.ShortTag() == "!!timestamp" || n.ShortTag() == "!!binary"):
-		return n.Value, true
-	default:
-		p.mismatch(n, path, want)
-		return "", false
-	}
-}
+func isMerge(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!merge" }
 
-func (p *parser) integer(n *yaml.Node, t reflect.Type, path string) any {
-	var i int64
-	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!int" || n.Decode(&i) != nil {
-		return p.mismatch(n, path, "integer")
+// merge adds to flat what the merge keys of n bring.
+func (p *parser) merge(flat, n *yaml.Node, depth int) {
+	const maxMerges = 20 // of one in another; an anchor may merge itself
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if !isMerge(n.Content[i]) {
+			continue
+		}
+		sources := []*yaml.Node{n.Content[i+1]}
+		if v := follow(n.Content[i+1]); v.Kind == yaml.SequenceNode {
+			sources = v.Content
+		}
+		for _, source := range sources {
+			source = follow(source)
+			if source.Kind != yaml.MappingNode || depth == maxMerges {
+				p.complain(n.Content[i], "", "write << with the alias of an object, or a list of them", "nothing that can be merged")
+				return
+			}
+			for j := 0; j+1 < len(source.Content); j += 2 {
+				if !p.count(source, "") {
+					return
+				}
+				if key := source.Content[j]; !isMerge(key) && !hasField(flat, key.Value) {
+					flat.Content = append(flat.Content, key, source.Content[j+1])
+				}
+			}
+			p.merge(flat, source, depth+1)
+		}
 	}
-	if t.Kind() == reflect.Int32 && (i < math.MinInt32 || i > math.MaxInt32) {
-		p.complain(n, path, "", "integer %d is out of range", i)
-		return nil
-	}
-	return json.Number(strconv.FormatInt(i, 10))
-}
-
-func (p *parser) bytes(n *yaml.Node, path string) any {
-	s, ok := p.text(n, path, "base64 string")
-	if !ok {
-		return nil
-	}
-	if _, err := base64.StdEncoding.DecodeString(s); err != nil {
-		p.complain(n, path, "", "not base64: %v", err)
-		return nil
-	}
-	return s
 }
 
 func (p *parser) sequence(n *yaml.Node, elem reflect.Type, path string) any {
@@ -140,14 +121,15 @@ func (p *parser) mapping(n *yaml.Node, elem reflect.Type, path string) any {
 	if n.Kind != yaml.MappingNode {
 		return p.mismatch(n, path, "an object")
 	}
+	n = p.flatten(n)
 	out := map[string]any{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
-		key, value := n.Content[i], n.Content[i+1]
-		at := path + "[" + key.Value + "]"
-		if key.Kind != yaml.ScalarNode || key.ShortTag() == "!!merge" {
-			p.complain(key, path, "", "a key must be a string")
+		key, value := follow(n.Content[i]), n.Content[i+1]
+		if key.Kind != yaml.ScalarNode || kindOf(key) != "!!str" && !plainKey(key.Value) {
+			p.complain(key, path, "put it in quotes", "expected string as a key, got %s", describe(key))
 			continue
 		}
+		at := path + "[" + key.Value + "]"
 		if _, again := out[key.Value]; again {
 			p.complain(key, at, "", "duplicate key")
 			continue
@@ -162,20 +144,31 @@ func (p *parser) mapping(n *yaml.Node, elem reflect.Type, path string) any {
 	return out
 }
 
+// plainKey tells whether a key that is not a string becomes the string that
+// it is written as.
+func plainKey(s string) bool {
+	if s == "true" || s == "false" {
+		return true
+	}
+	i, err := strconv.ParseInt(s, 10, 64)
+	return err == nil && strconv.FormatInt(i, 10) == s
+}
+
 func (p *parser) object(n *yaml.Node, t reflect.Type, path string) any {
 	if n.Kind != yaml.MappingNode {
 		return p.mismatch(n, path, "an object")
 	}
+	n = p.flatten(n)
 	known := fieldsOf(t)
 	out := map[string]any{}
 	seen := map[string]bool{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
-		key, value := n.Content[i], n.Content[i+1]
-		at := join(path, key.Value)
-		if key.Kind != yaml.ScalarNode || key.ShortTag() == "!!merge" {
-			p.complain(key, path, "write the fields out", "merge keys and keys that are not strings are not supported")
+		key, value := follow(n.Content[i]), n.Content[i+1]
+		if key.Kind != yaml.ScalarNode {
+			p.complain(key, path, "", "expected the name of a field, got %s", describe(key))
 			continue
 		}
+		at := join(path, key.Value)
 		ft, ok := known[key.Value]
 		if !ok {
 			p.complain(key, at, suggest(key.Value, names(known)), "unknown field")
@@ -239,39 +232,4 @@ func names(m map[string]reflect.Type) []string {
 	}
 	slices.Sort(out)
 	return out
-}
-
-// special reads types whose JSON form is not that of their Go kind.
-var special = map[reflect.Type]func(p *parser, n *yaml.Node, path string) any{
-	reflect.TypeFor[resource.Quantity](): func(p *parser, n *yaml.Node, path string) any {
-		if n.Kind != yaml.ScalarNode || n.ShortTag() == "!!bool" {
-			return p.mismatch(n, path, "quantity")
-		}
-		if _, err := resource.ParseQuantity(n.Value); err != nil {
-			p.complain(n, path, `write a number with a unit, such as "500m", "128Mi" or "2"`, "%q is not a quantity", n.Value)
-			return nil
-		}
-		return n.Value
-	},
-	reflect.TypeFor[intstr.IntOrString](): func(p *parser, n *yaml.Node, path string) any {
-		if n.Kind == yaml.ScalarNode && n.ShortTag() == "!!int" {
-			return p.integer(n, reflect.TypeFor[int32](), path)
-		}
-		if s, ok := p.text(n, path, "integer or string"); ok {
-			return s
-		}
-		return nil
-	},
-	reflect.TypeFor[metav1.Time](): func(p *parser, n *yaml.Node, path string) any {
-		s, ok := p.text(n, path, "time")
-		if !ok {
-			return nil
-		}
-		if _, err := time.Parse(time.RFC3339, s); err != nil {
-			p.complain(n, path, `write it as "2006-01-02T15:04:05Z"`, "%q is not a time", s)
-			return nil
-		}
-		return s
-	},
-	reflect.TypeFor[metav1.FieldsV1](): func(*parser, *yaml.Node, string) any { return map[string]any{} },
 }

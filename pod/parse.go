@@ -1,32 +1,23 @@
 package pod
 
 import (
-	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"reflect"
-	"strconv"
 	"strings"
 
 	"gopkg.in/yaml.v3"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // Limits of a manifest.
 const (
 	maxBytes = 16 << 20  // of one file
 	maxNodes = 1_000_000 // after aliases are followed: stops "billion laughs"
-)
 
-// otherKinds are kinds of Kubernetes that people will try.
-var otherKinds = []string{
-	"ConfigMap", "CronJob", "DaemonSet", "Deployment", "Endpoints", "HorizontalPodAutoscaler", "Ingress", "Job", "LimitRange",
-	"Namespace", "NetworkPolicy", "PersistentVolume", "PersistentVolumeClaim", "PodDisruptionBudget", "PodTemplate", "ReplicaSet",
-	"ReplicationController", "ResourceQuota", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding", "Secret", "Service",
-	"ServiceAccount", "StatefulSet", "StorageClass", "CustomResourceDefinition",
-}
+	maxComplaints = 1000 // of one file
+)
 
 // Parse reads a manifest, YAML or JSON, of one or several documents, Lists
 // included. name is the file's for complaints. The error is of type Errors and
@@ -36,20 +27,14 @@ func Parse(name string, data []byte) ([]*Object, error) {
 		return nil, Errors{{File: name, Msg: fmt.Sprintf("manifest is larger than %d MiB", maxBytes>>20)}}
 	}
 	p := &parser{file: name}
-	d := yaml.NewDecoder(bytes.NewReader(data))
-	for {
-		var doc yaml.Node
-		err := d.Decode(&doc)
-		if errors.Is(err, io.EOF) {
-			break
+	documents, broken := readDocuments(data)
+	for _, n := range documents {
+		if !isNull(n) {
+			p.document(n, 0)
 		}
-		if err != nil {
-			p.errs = append(p.errs, syntaxError(name, err))
-			break
-		}
-		if len(doc.Content) == 1 && !isNull(doc.Content[0]) {
-			p.document(doc.Content[0])
-		}
+	}
+	if broken != nil {
+		p.errs = append(p.errs, &Error{File: name, Line: broken.Line, Column: broken.Column, Msg: broken.msg, Mend: broken.mend})
 	}
 	if len(p.errs) == 0 && len(p.objects) == 0 {
 		p.errs = append(p.errs, &Error{File: name, Msg: "no objects in the manifest"})
@@ -58,24 +43,6 @@ func Parse(name string, data []byte) ([]*Object, error) {
 		return nil, err
 	}
 	return p.objects, nil
-}
-
-// syntaxError turns what the YAML library says into a complaint: its messages
-// carry a line and no column.
-func syntaxError(name string, err error) *Error {
-	msg := strings.TrimPrefix(err.Error(), "yaml: ")
-	e := &Error{File: name, Msg: msg}
-	if rest, ok := strings.CutPrefix(msg, "line "); ok {
-		if n, text, ok := strings.Cut(rest, ": "); ok {
-			if line, err := strconv.Atoi(n); err == nil {
-				e.Line, e.Column, e.Msg = line, 1, text
-			}
-		}
-	}
-	if strings.Contains(e.Msg, "cannot start any token") {
-		e.Mend = "YAML takes spaces for indentation, not tabs"
-	}
-	return e
 }
 
 type parser struct {
@@ -88,62 +55,102 @@ type parser struct {
 }
 
 func (p *parser) complain(n *yaml.Node, path, mend, format string, args ...any) {
-	p.errs = append(p.errs, &Error{
-		File: p.file, Line: n.Line, Column: n.Column, Field: path, Msg: fmt.Sprintf(format, args...), Mend: mend,
-	})
+	if len(p.errs) < maxComplaints {
+		p.errs = append(p.errs, &Error{
+			File: p.file, Line: n.Line, Column: n.Column, Field: path, Msg: fmt.Sprintf(format, args...), Mend: mend,
+		})
+	}
 }
 
-// document reads one object, or the items of a List.
-func (p *parser) document(n *yaml.Node) {
-	if n.Kind == yaml.AliasNode {
-		n = n.Alias
+// document reads one object, or the items of a List that is depth Lists deep.
+func (p *parser) document(n *yaml.Node, depth int) {
+	n = follow(n)
+	if !p.count(n, "") {
+		return
 	}
 	if n.Kind != yaml.MappingNode {
 		p.complain(n, "", "", "expected an object, got %s", describe(n))
 		return
 	}
+	n = p.flatten(n)
 	kind, kindNode := scalarField(n, "kind")
 	version, versionNode := scalarField(n, "apiVersion")
 	if kindNode == nil {
-		p.complain(n, "kind", `write "kind: Pod"`, "required field is missing")
-		return
+		p.missing(n, "kind", "Pod")
 	}
 	if versionNode == nil {
-		p.complain(n, "apiVersion", `write "apiVersion: v1"`, "required field is missing")
-		return
+		p.missing(n, "apiVersion", "v1")
 	}
-	switch kind {
-	case "Pod":
-		if version != "v1" {
+	switch {
+	case kindNode == nil:
+	case kind == "Pod":
+		if versionNode != nil && version != "v1" {
 			p.complain(versionNode, "apiVersion", `a Pod has apiVersion "v1"`, "unknown version %q of kind Pod", version)
-			return
 		}
 		p.pod(n)
-	case "List", "PodList":
-		p.list(n)
+	case kind == "List" || kind == "PodList":
+		p.list(n, kind, depth)
+	case isOtherKind(kind):
+		p.complain(kindNode, "", "only Pod is", "kind %s: not supported by this version of podrun", kind)
 	default:
-		for _, k := range otherKinds {
-			if k == kind {
-				p.complain(kindNode, "kind", "only Pod is", "kind %s is not supported by this version of podrun", kind)
-				return
-			}
+		mend := suggest(kind, append([]string{"Pod", "List"}, otherKinds...))
+		if mend == "" {
+			mend = "podrun takes Pod"
 		}
-		p.complain(kindNode, "kind", suggest(kind, append([]string{"Pod", "List"}, otherKinds...)), "unknown kind %q", kind)
+		p.complain(kindNode, "kind", mend, "unknown kind %q", kind)
 	}
 }
 
-func (p *parser) list(n *yaml.Node) {
+// missing complains about a field that every object has.
+func (p *parser) missing(n *yaml.Node, name, value string) {
 	for i := 0; i+1 < len(n.Content); i += 2 {
-		key, value := n.Content[i], n.Content[i+1]
+		switch key := n.Content[i]; {
+		case key.Value == name:
+			p.complain(n.Content[i+1], name, "", "expected string, got %s", describe(follow(n.Content[i+1])))
+			return
+		case strings.EqualFold(key.Value, name):
+			p.complain(key, key.Value, suggest(key.Value, []string{name}), "unknown field")
+			return
+		}
+	}
+	p.complain(n, name, fmt.Sprintf(`write "%s: %s"`, name, value), "required field is missing")
+}
+
+// maxLists is how many Lists may be in one another.
+const maxLists = 8
+
+// list reads the items of a List; those of a PodList need not say their kind.
+func (p *parser) list(n *yaml.Node, kind string, depth int) {
+	if depth == maxLists {
+		p.complain(n, "", "", "more than %d Lists in one another", maxLists)
+		return
+	}
+	seen := map[string]bool{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, value := n.Content[i], follow(n.Content[i+1])
+		if seen[key.Value] {
+			p.complain(key, key.Value, "", "duplicate field")
+			continue
+		}
+		seen[key.Value] = true
 		switch key.Value {
 		case "kind", "apiVersion", "metadata":
 		case "items":
+			if isNull(value) {
+				continue
+			}
 			if value.Kind != yaml.SequenceNode {
 				p.complain(value, "items", "", "expected a list, got %s", describe(value))
 				continue
 			}
 			for _, item := range value.Content {
-				p.document(item)
+				if item = p.flatten(follow(item)); kind == "PodList" && item.Kind == yaml.MappingNode && !hasField(item, "kind") {
+					if p.count(item, "") {
+						p.pod(item)
+					}
+					continue
+				}
+				p.document(item, depth+1)
 			}
 		default:
 			p.complain(key, key.Value, suggest(key.Value, []string{"items", "metadata"}), "unknown field")
@@ -163,7 +170,7 @@ func (p *parser) pod(n *yaml.Node) {
 		p.complain(n, "", "", "%v", err)
 		return
 	}
-	out := new(corev1.Pod)
+	out := &corev1.Pod{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}}
 	if err := json.Unmarshal(data, out); err != nil {
 		p.complain(n, "", "", "%v", err)
 		return
@@ -171,46 +178,41 @@ func (p *parser) pod(n *yaml.Node) {
 	p.objects = append(p.objects, &Object{Kind: "Pod", APIVersion: "v1", File: p.file, Positions: p.positions, Pod: out})
 }
 
+// follow returns what an alias stands for.
+func follow(n *yaml.Node) *yaml.Node {
+	if n.Kind == yaml.AliasNode {
+		return n.Alias
+	}
+	return n
+}
+
+// count counts a value and tells whether it is within the limit.
+func (p *parser) count(n *yaml.Node, path string) bool {
+	if p.nodes++; p.nodes == maxNodes+1 {
+		p.complain(n, path, "", "manifest has more than %d values once its aliases are followed", maxNodes)
+	}
+	return p.nodes <= maxNodes
+}
+
+// hasField tells whether a mapping names a field.
+func hasField(n *yaml.Node, name string) bool {
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value == name {
+			return true
+		}
+	}
+	return false
+}
+
 // scalarField returns the value and node of a scalar field of a mapping.
 func scalarField(n *yaml.Node, name string) (string, *yaml.Node) {
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		if n.Content[i].Value == name {
-			v := n.Content[i+1]
-			if v.Kind == yaml.AliasNode {
-				v = v.Alias
-			}
-			if v.Kind == yaml.ScalarNode && !isNull(v) {
+			if v := follow(n.Content[i+1]); v.Kind == yaml.ScalarNode && v.ShortTag() == "!!str" {
 				return v.Value, v
 			}
 			return "", nil
 		}
 	}
 	return "", nil
-}
-
-func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" }
-
-// describe names what a node is, for "expected X, got Y".
-func describe(n *yaml.Node) string {
-	switch n.Kind {
-	case yaml.MappingNode:
-		return "an object"
-	case yaml.SequenceNode:
-		return "a list"
-	}
-	switch n.ShortTag() {
-	case "!!int":
-		return "integer " + n.Value
-	case "!!float":
-		return "number " + n.Value
-	case "!!bool":
-		return "boolean " + n.Value
-	case "!!null":
-		return "null"
-	}
-	const limit = 40
-	if len(n.Value) > limit {
-		return "string " + strconv.Quote(n.Value[:limit]) + "..."
-	}
-	return "string " + strconv.Quote(n.Value)
 }

@@ -87,7 +87,7 @@ kind: List
 items:
 - apiVersion: v1
   kind: Pod
-  metadata: {name: a, labels: {app: x,}, annotations: {n: "1"}}
+  metadata: {name: a, labels: {app: x,}, annotations: {"n": "1"}}
   spec:
     terminationGracePeriodSeconds: 5
     containers:
@@ -131,6 +131,21 @@ func TestAliasBomb(t *testing.T) {
 	}
 	if _, err := pod.Parse("bomb", []byte(bomb)); err == nil || !strings.Contains(err.Error(), "aliases") {
 		t.Errorf("aliases to 2 million values: %v", err)
+	}
+}
+
+// A List that holds itself many times over is given up, at once.
+func TestListBomb(t *testing.T) {
+	items := strings.Repeat("*l,", 200)
+	if _, err := pod.Parse("bomb", []byte("&l {apiVersion: v1, kind: List, items: ["+items+"]}")); err == nil {
+		t.Error("Lists in one another without end were accepted")
+	}
+	merges := "&m {<<: [" + strings.Repeat("*m,", 50) + "], kind: Pod, apiVersion: v1}"
+	if _, err := pod.Parse("bomb", []byte(merges)); err == nil {
+		t.Error("a mapping that merges itself was accepted")
+	}
+	if _, err := pod.Parse("bomb", []byte(strings.Repeat("{\"a\":", 1_000_000))); err == nil {
+		t.Error("a million objects in one another were accepted")
 	}
 }
 
