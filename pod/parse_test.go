@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -146,6 +147,18 @@ func TestListBomb(t *testing.T) {
 	}
 	if _, err := pod.Parse("bomb", []byte(strings.Repeat("{\"a\":", 1_000_000))); err == nil {
 		t.Error("a million objects in one another were accepted")
+	}
+}
+
+// To find the line of a mistake costs a bounded time.
+func TestLargeMistake(t *testing.T) {
+	start := time.Now()
+	text := "a: '" + strings.Repeat(strings.Repeat("x", 4000)+"\n", 2000)
+	if _, err := pod.Parse("f", []byte(text)); err == nil {
+		t.Error("a quote without end was accepted")
+	}
+	if took := time.Since(start); took > 20*time.Second { // 80 s without the bound, under 1 s with it
+		t.Errorf("an 8 MB mistake took %s", took)
 	}
 }
 

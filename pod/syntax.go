@@ -57,9 +57,9 @@ func readYAML(data []byte) ([]*yaml.Node, error) {
 	}
 }
 
-// maxSearch is the number of lines up to which the line of a mistake is
-// searched for. Each costs one more reading.
-const maxSearch = 2000
+// maxSearch is how many bytes are read again, in all, to find the line of a
+// mistake. Each line above the end of the text costs one more reading.
+const maxSearch = 4 << 20
 
 // locate turns what the YAML library says into a place. It names a line at
 // best, often that of the construct around the mistake. But it stops at the
@@ -69,21 +69,22 @@ func locate(data []byte, err error) *syntaxError {
 	e := new(syntaxError)
 	e.Line, e.msg = splitLine(err)
 	lines := bytes.SplitAfter(data, []byte("\n"))
-	if len(lines) <= maxSearch {
-		end := len(data)
-		for n := len(lines); n > 0; n-- {
-			end -= len(lines[n-1])
-			_, before := readYAML(data[:end])
-			if before != nil {
-				if _, msg := splitLine(before); msg == e.msg {
-					continue
-				}
-			}
-			if e.msg != "did not find expected node content" { // which is said of what ends too early, too
-				e.Line = n
-			}
-			break
+	end, budget := len(data), maxSearch
+	for n := len(lines); n > 0; n-- {
+		end -= len(lines[n-1])
+		if budget -= end; budget < 0 {
+			break // the library's line will do
 		}
+		_, before := readYAML(data[:end])
+		if before != nil {
+			if _, msg := splitLine(before); msg == e.msg {
+				continue
+			}
+		}
+		if e.msg != "did not find expected node content" { // which is said of what ends too early, too
+			e.Line = n
+		}
+		break
 	}
 	e.Line = min(max(e.Line, 1), len(lines))
 	line := string(lines[e.Line-1])
