@@ -46,6 +46,8 @@ var fieldRules = map[string]rule{
 	"spec.containers.restartPolicy":                                   later,
 	"spec.containers.restartPolicyRules":                              later,
 	"spec.containers.volumeMounts.subPath":                            later,
+	"spec.containers.volumeMounts.bindMountOptions":                   later,
+	"spec.volumes.emptyDir.mode":                                      later,
 	"spec.containers.volumeMounts.subPathExpr":                        later,
 	"spec.containers.volumeMounts.mountPropagation":                   later,
 	"spec.containers.volumeMounts.recursiveReadOnly":                  later,
