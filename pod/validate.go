@@ -290,10 +290,7 @@ func validateSeccomp(s *corev1.SeccompProfile, at *field.Path) field.ErrorList {
 	if s == nil {
 		return nil
 	}
-	if s.Type == corev1.SeccompProfileTypeLocalhost {
-		return field.ErrorList{field.Forbidden(at.Child("type"), "Localhost profiles are not supported by this version of podrun")}
-	}
-	return oneOf(s.Type, at.Child("type"), corev1.SeccompProfileTypeRuntimeDefault, corev1.SeccompProfileTypeUnconfined)
+	return oneOf(s.Type, at.Child("type"), corev1.SeccompProfileTypeLocalhost, corev1.SeccompProfileTypeRuntimeDefault, corev1.SeccompProfileTypeUnconfined)
 }
 
 // oneOf checks a value of an enumeration.
