@@ -5,9 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -139,116 +136,6 @@ func (b builder) mounts(spec *corev1.Container) ([]sandbox.Mount, error) {
 		})
 	}
 	return mounts, nil
-}
-
-// applySecurity carries the security contexts over; the container's goes
-// before the pod's
-// (https://kubernetes.io/docs/tasks/configure-pod-container/security-context/).
-func applySecurity(cfg *sandbox.ContainerConfig, p *corev1.PodSecurityContext, c *corev1.SecurityContext) error {
-	if p == nil {
-		p = &corev1.PodSecurityContext{}
-	}
-	if c == nil {
-		c = &corev1.SecurityContext{}
-	}
-	user, group := firstSet(c.RunAsUser, p.RunAsUser), firstSet(c.RunAsGroup, p.RunAsGroup)
-	if user != nil {
-		cfg.User = fmt.Sprint(*user)
-	}
-	if group != nil {
-		name, _, _ := strings.Cut(first(cfg.User, "0"), ":")
-		cfg.User = fmt.Sprintf("%s:%d", name, *group)
-	}
-	for _, g := range p.SupplementalGroups {
-		cfg.SupplementalGroups = append(cfg.SupplementalGroups, int(g))
-	}
-	if nonRoot := firstSet(c.RunAsNonRoot, p.RunAsNonRoot); nonRoot != nil && *nonRoot {
-		if err := checkNonRoot(cfg.User, user != nil); err != nil {
-			return err
-		}
-	}
-	if c.ReadOnlyRootFilesystem != nil {
-		cfg.ReadonlyRootfs = *c.ReadOnlyRootFilesystem
-	}
-	if c.AllowPrivilegeEscalation != nil {
-		cfg.NoNewPrivileges = !*c.AllowPrivilegeEscalation
-	}
-	if c.Capabilities != nil {
-		cfg.Capabilities = capabilities(c.Capabilities)
-	}
-	if profile := firstSet(c.SeccompProfile, p.SeccompProfile); profile != nil && profile.Type == corev1.SeccompProfileTypeUnconfined {
-		cfg.Seccomp = "unconfined"
-	}
-	return nil
-}
-
-// checkNonRoot refuses a user that is root or cannot be told from it, in the
-// kubelet's words; fromManifest tells runAsUser from the image's user.
-func checkNonRoot(user string, fromManifest bool) error {
-	name, _, _ := strings.Cut(user, ":")
-	id, err := strconv.Atoi(first(name, "0"))
-	switch {
-	case err != nil:
-		return fmt.Errorf("container has runAsNonRoot and image has non-numeric user (%s), cannot verify user is non-root", name)
-	case id == 0 && fromManifest:
-		return errors.New("container's runAsUser breaks non-root policy")
-	case id == 0:
-		return errors.New("container has runAsNonRoot and image will run as root")
-	}
-	return nil
-}
-
-// capabilities is the default set less what is dropped, plus what is added;
-// "ALL" stands for every one.
-func capabilities(c *corev1.Capabilities) []string {
-	set := map[string]bool{}
-	for _, name := range sandbox.DefaultCapabilities() {
-		set[name] = true
-	}
-	change := func(list []corev1.Capability, on bool) {
-		for _, capability := range list {
-			name := strings.ToUpper(string(capability))
-			if name == "ALL" {
-				clear(set)
-				for _, known := range sandbox.AllCapabilities() {
-					set[known] = on
-				}
-				continue
-			}
-			if !strings.HasPrefix(name, "CAP_") {
-				name = "CAP_" + name
-			}
-			set[name] = on
-		}
-	}
-	change(c.Drop, false)
-	change(c.Add, true)
-	list := []string{}
-	for name, on := range set {
-		if on {
-			list = append(list, name)
-		}
-	}
-	slices.Sort(list)
-	return list
-}
-
-// resources translates limits and requests into what a cgroup takes, by the
-// kubelet's formulas.
-func resources(spec *corev1.Container) sandbox.Resources {
-	var r sandbox.Resources
-	if m, ok := spec.Resources.Limits[corev1.ResourceMemory]; ok {
-		r.MemoryBytes = m.Value()
-	}
-	const period = 100_000 // microseconds, the kernel's default
-	if c, ok := spec.Resources.Limits[corev1.ResourceCPU]; ok {
-		r.CPUPeriodMicros = period
-		r.CPUQuotaMicros = max(c.MilliValue()*period/1000, 1000)
-	}
-	if c, ok := spec.Resources.Requests[corev1.ResourceCPU]; ok {
-		r.CPUShares = uint64(max(c.MilliValue()*1024/1000, 2))
-	}
-	return r
 }
 
 func first(values ...string) string {
