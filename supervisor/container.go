@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -25,19 +26,27 @@ type container struct {
 	box         *sandbox.Container // nil when only the memory of it is left
 	running     bool               // was started, by this node or an earlier one
 	started     time.Time
+	hooked      bool        // its postStart hook was run, or it has none
+	ready       atomic.Bool // its readiness probe succeeds, or it has none
 
+	up     chan struct{} // closed when it counts as started: hook and startup probe are done
 	over   chan struct{}
 	end    end
 	output sync.WaitGroup // copying what it prints
 }
 
 func newContainer(name, id string, incarnation int) *container {
-	return &container{name: name, id: id, incarnation: incarnation, over: make(chan struct{})}
+	return &container{name: name, id: id, incarnation: incarnation, up: make(chan struct{}), over: make(chan struct{})}
 }
 
-func (c *container) isOver() bool {
+func (c *container) isOver() bool { return isClosed(c.over) }
+
+// isUp tells whether the container counts as started.
+func (c *container) isUp() bool { return isClosed(c.up) }
+
+func isClosed(c <-chan struct{}) bool {
 	select {
-	case <-c.over:
+	case <-c:
 		return true
 	default:
 		return false
@@ -155,10 +164,13 @@ func closeAll(files ...*os.File) error {
 	return err
 }
 
-// startOne lets a created container run and watches for its end; one that
-// runs already is left alone. A program that cannot be run is the end of the
-// container, not an error.
+// startOne lets a created container run, watches for its end and runs its
+// postStart hook; one that runs already is left alone. A program that cannot be
+// run is the end of the container, not an error.
 func (w *worker) startOne(ctx context.Context, c *container) error {
+	if c.running && !c.hooked {
+		w.bringUp(ctx, c)
+	}
 	if c.running || c.isOver() {
 		return nil
 	}
@@ -175,7 +187,42 @@ func (w *worker) startOne(ctx context.Context, c *container) error {
 	c.running = true
 	w.note("Started", containerField(w.pod, c.name), "Started container "+c.name)
 	w.awaitEnd(w.ctx, c)
+	w.bringUp(ctx, c)
 	return nil
+}
+
+// bringUp runs the postStart hook of a container that was started, and begins
+// its probes. A node that is killed under the hook leaves it to the next one,
+// which runs it again: it is delivered at least once, as in Kubernetes.
+func (w *worker) bringUp(ctx context.Context, c *container) {
+	w.postStart(ctx, c)
+	if ctx.Err() != nil {
+		return
+	}
+	c.hooked = true
+	w.probe(c)
+}
+
+// specOf is the manifest's part for the container name.
+func (w *worker) specOf(name string) *corev1.Container {
+	for _, list := range [][]corev1.Container{w.pod.Spec.InitContainers, w.pod.Spec.Containers} {
+		for i := range list {
+			if list[i].Name == name {
+				return &list[i]
+			}
+		}
+	}
+	return nil
+}
+
+// tell has the worker's goroutine run f while it looks after c, which runs. It
+// gives up when c has ended. For the goroutines that watch containers.
+func (w *worker) tell(c *container, f func()) {
+	select {
+	case w.calls <- f:
+	case <-c.over:
+	case <-w.ctx.Done():
+	}
 }
 
 // refused is the end of a container whose program cannot be run, with the
@@ -227,15 +274,15 @@ func (w *worker) setLive(c *container) {
 // wasRunning tells whether the stored status has the container name running
 // as id.
 func (w *worker) wasRunning(name, id string) bool {
-	s := statusOf(w.pod.DeepCopy(), name)
-	return s.State.Running != nil && s.ContainerID == idScheme+id
+	s := lookStatus(w.pod, name)
+	return s != nil && s.State.Running != nil && s.ContainerID == idScheme+id
 }
 
 // completed tells whether the current incarnation of the container name has
 // ended for good.
 func (w *worker) completed(name string) bool {
-	s := statusOf(w.pod.DeepCopy(), name)
-	return s.State.Terminated != nil && s.State.Terminated.ContainerID == idScheme+w.run.id(name)
+	s := lookStatus(w.pod, name)
+	return s != nil && s.State.Terminated != nil && s.State.Terminated.ContainerID == idScheme+w.run.id(name)
 }
 
 // othersCompleted tells whether every container but name has ended for good.

@@ -72,5 +72,9 @@ func (w *worker) adopt(name, id string) (bool, error) {
 	}
 	w.setLive(c)
 	w.awaitEnd(w.ctx, c)
+	// Running is saved when the hook was run.
+	if c.hooked = w.wasRunning(name, id); c.hooked {
+		w.probe(c)
+	}
 	return true, nil
 }

@@ -136,7 +136,7 @@ func TestPhase(t *testing.T) {
 	}
 	r.State = Running
 	for _, name := range []string{"a", "b"} {
-		setRunning(statusOf(p, name), r.id(name), now)
+		setRunning(statusOf(p, name), r.id(name), now, true, true)
 	}
 	refresh(p, r, now)
 	if p.Status.Phase != corev1.PodRunning || condition(p, corev1.PodReady) != corev1.ConditionTrue {

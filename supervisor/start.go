@@ -45,7 +45,7 @@ func (w *worker) starting(ctx context.Context) {
 				if r.id(c.name) != c.id || c.failedToStart() || w.wasRunning(c.name, c.id) {
 					continue
 				}
-				setRunning(statusOf(p, c.name), c.id, c.started)
+				setRunning(statusOf(p, c.name), c.id, c.started, c.isUp(), c.ready.Load())
 				r.History.Started = c.started
 			}
 			r.Retries = 0
@@ -221,7 +221,7 @@ func (w *worker) initialize(ctx context.Context, b builder) error {
 			return err
 		}
 		if !c.isOver() {
-			w.save(ctx, func(p *corev1.Pod, r *run) { setRunning(statusOf(p, c.name), c.id, c.started) })
+			w.save(ctx, func(p *corev1.Pod, r *run) { setRunning(statusOf(p, c.name), c.id, c.started, false, false) })
 		}
 		select {
 		case <-c.over:

@@ -29,19 +29,29 @@ const (
 // statusOf returns the status of the container name in p, making it when it is
 // not there. The pointer is valid until the next call for another container.
 func statusOf(p *corev1.Pod, name string) *corev1.ContainerStatus {
-	list := &p.Status.ContainerStatuses
-	for _, c := range p.Spec.InitContainers {
-		if c.Name == name {
-			list = &p.Status.InitContainerStatuses
-		}
+	if s := lookStatus(p, name); s != nil {
+		return s
 	}
-	for i := range *list {
-		if (*list)[i].Name == name {
-			return &(*list)[i]
+	list := &p.Status.ContainerStatuses
+	for i := range p.Spec.InitContainers {
+		if p.Spec.InitContainers[i].Name == name {
+			list = &p.Status.InitContainerStatuses
 		}
 	}
 	*list = append(*list, corev1.ContainerStatus{Name: name})
 	return &(*list)[len(*list)-1]
+}
+
+// lookStatus is statusOf that leaves p as it is: nil when there is none.
+func lookStatus(p *corev1.Pod, name string) *corev1.ContainerStatus {
+	for _, list := range [][]corev1.ContainerStatus{p.Status.InitContainerStatuses, p.Status.ContainerStatuses} {
+		for i := range list {
+			if list[i].Name == name {
+				return &list[i]
+			}
+		}
+	}
+	return nil
 }
 
 // initStatus gives a new pod the status of one that waits for everything.
@@ -75,15 +85,15 @@ func setWaiting(s *corev1.ContainerStatus, reason, message string) {
 	s.Started = new(bool)
 }
 
-func setRunning(s *corev1.ContainerStatus, id string, at time.Time) {
+// setRunning makes s run; started tells whether it counts as started, which
+// being ready takes.
+func setRunning(s *corev1.ContainerStatus, id string, at time.Time, started, ready bool) {
 	if s.State.Terminated != nil {
 		s.LastTerminationState = corev1.ContainerState{Terminated: s.State.Terminated}
 	}
 	s.ContainerID = idScheme + id
 	s.State = corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(at)}}
-	s.Ready = true
-	started := true
-	s.Started = &started
+	s.Started, s.Ready = &started, started && ready
 }
 
 func setTerminated(s *corev1.ContainerStatus, id string, e end) {

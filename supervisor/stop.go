@@ -6,6 +6,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -20,68 +21,90 @@ import (
 // uninterruptible wait for as long as a disk or a server does not answer.
 const killWait = 10 * time.Second
 
-// stopAll ends the containers in the given order of force: the stop signal
-// while deadline lies ahead, SIGKILL then. It returns when all have ended, or
-// when ctx ends. A deletion that is asked for meanwhile brings the deadline
-// forward.
-func (w *worker) stopAll(ctx context.Context, all []*container, deadline time.Time) {
-	if time.Until(deadline) > 0 {
-		for _, c := range all {
-			w.signal(c, w.stopSignal(c.name))
-		}
-	}
-	for _, c := range all {
-		w.awaitUntil(ctx, c, deadline)
-	}
-	for _, c := range all {
-		if c.running && !c.isOver() && ctx.Err() == nil {
-			if err := c.box.Kill(); err != nil {
-				w.log.Warn("kill", "container", c.name, "err", err)
-			}
-		}
-	}
-	for _, c := range all {
-		if !c.running {
-			continue // held before exec: removing it is its end
-		}
-		select {
-		case <-c.over:
-		case <-ctx.Done():
-			return
-		case <-time.After(killWait):
-			w.log.Warn("container did not end after SIGKILL", "container", c.name)
-		}
-	}
-}
+// lastWindow is what a container gets after its stop signal when its preStop
+// hook, or waiting for its turn, took all of the grace period, as from the
+// kubelet.
+const lastWindow = 2 * time.Second
 
-// awaitUntil waits for the end of c, until the deadline or the earlier one of
-// a deletion.
-func (w *worker) awaitUntil(ctx context.Context, c *container, deadline time.Time) {
-	if !c.running {
-		return
+// stopAll ends the containers: the preStop hook and the stop signal while
+// deadline lies ahead, SIGKILL then. It returns when all have ended, or when
+// ctx ends. A deletion that is asked for meanwhile brings the deadline forward.
+func (w *worker) stopAll(ctx context.Context, all []*container, deadline time.Time) {
+	grace, expire := context.WithCancel(ctx)
+	defer expire()
+	if time.Until(deadline) <= 0 {
+		expire()
 	}
+	var stopping sync.WaitGroup
+	for _, c := range all {
+		if c.running && !c.isOver() { // held before exec: removing it is its end
+			stopping.Go(func() { w.stop(ctx, grace, c) })
+		}
+	}
+	done := make(chan struct{})
+	go func() {
+		stopping.Wait()
+		close(done)
+	}()
 	for {
 		if d := w.deletionDeadline(); !d.IsZero() && d.Before(deadline) {
 			deadline = d
 		}
-		left := time.Until(deadline)
-		if left <= 0 {
-			return
-		}
-		t := time.NewTimer(left)
-		select {
-		case <-c.over:
+		t := time.NewTimer(time.Until(deadline))
+		if grace.Err() != nil {
 			t.Stop()
-			return
-		case <-ctx.Done():
+		}
+		select {
+		case <-done:
 			t.Stop()
 			return
 		case <-w.wake:
 			t.Stop()
 		case <-t.C:
+			expire()
+		}
+	}
+}
+
+// stop ends one container that runs: its preStop hook, its stop signal, and
+// SIGKILL when grace ends. It returns when the container has ended or ctx ends.
+func (w *worker) stop(ctx, grace context.Context, c *container) {
+	if grace.Err() == nil {
+		w.preStop(grace, c)
+		if ctx.Err() != nil {
+			return
+		}
+		w.signal(c, w.stopSignal(c.name))
+		if grace.Err() != nil {
+			var cancel context.CancelFunc
+			grace, cancel = context.WithTimeout(ctx, lastWindow)
+			defer cancel()
+		}
+		if waitFor(grace, c.over) == nil || ctx.Err() != nil {
 			return
 		}
 	}
+	if err := c.box.Kill(); err != nil && !c.isOver() {
+		w.log.Warn("kill", "container", c.name, "err", err)
+	}
+	select {
+	case <-c.over:
+	case <-ctx.Done():
+	case <-time.After(killWait):
+		w.log.Warn("container did not end after SIGKILL", "container", c.name)
+	}
+}
+
+// kill ends one container, with grace, while the pod goes on; its end is judged
+// like any other. why is told as an event. For the worker's goroutine.
+func (w *worker) kill(c *container, grace time.Duration, why string) {
+	w.note("Killing", containerField(w.pod, c.name), why)
+	w.save(w.ctx, nil)
+	w.s.goroutines.Go(func() {
+		limited, cancel := context.WithTimeout(w.ctx, grace)
+		defer cancel()
+		w.stop(w.ctx, limited, c)
+	})
 }
 
 func (w *worker) signal(c *container, sig syscall.Signal) {
