@@ -73,7 +73,8 @@ type Object struct {
 	Kind, APIVersion string
 	File             string
 	Positions        map[string]Position // of fields, by path; "" is the object
-	Pod              *corev1.Pod
+	Value            Value
+	Pod              *corev1.Pod // Value, if it is one
 }
 
 // Locate gives complaints about the object their places: that of the field,

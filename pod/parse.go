@@ -8,7 +8,6 @@ import (
 
 	"gopkg.in/yaml.v3"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // Limits of a manifest.
@@ -52,6 +51,7 @@ type parser struct {
 	nodes   int
 
 	positions map[string]Position // of the object being read
+	secret    bool                // it is a Secret: its values are not shown
 }
 
 func (p *parser) complain(n *yaml.Node, path, mend, format string, args ...any) {
@@ -83,19 +83,19 @@ func (p *parser) document(n *yaml.Node, depth int) {
 	}
 	switch {
 	case kindNode == nil:
-	case kind == "Pod":
+	case KindNamed(kind) != nil:
 		if versionNode != nil && version != "v1" {
-			p.complain(versionNode, "apiVersion", `a Pod has apiVersion "v1"`, "unknown version %q of kind Pod", version)
+			p.complain(versionNode, "apiVersion", fmt.Sprintf(`a %s has apiVersion "v1"`, kind), "unknown version %q of kind %s", version, kind)
 		}
-		p.pod(n)
-	case kind == "List" || kind == "PodList":
+		p.typed(n, KindNamed(kind))
+	case kind == "List" || itemKind(kind) != nil:
 		p.list(n, kind, depth)
 	case isOtherKind(kind):
-		p.complain(kindNode, "", "only Pod is", "kind %s: not supported by this version of podrun", kind)
+		p.complain(kindNode, "", takes(), "kind %s: not supported by this version of podrun", kind)
 	default:
-		mend := suggest(kind, append([]string{"Pod", "List"}, otherKinds...))
+		mend := suggest(kind, append(append(kindNames(), "List"), otherKinds...))
 		if mend == "" {
-			mend = "podrun takes Pod"
+			mend = takes()
 		}
 		p.complain(kindNode, "kind", mend, "unknown kind %q", kind)
 	}
@@ -119,12 +119,22 @@ func (p *parser) missing(n *yaml.Node, name, value string) {
 // maxLists is how many Lists may be in one another.
 const maxLists = 8
 
+// itemKind is the kind of the items of a PodList and its like, nil for all else.
+func itemKind(list string) *Kind {
+	name, is := strings.CutSuffix(list, "List")
+	if !is {
+		return nil
+	}
+	return KindNamed(name)
+}
+
 // list reads the items of a List; those of a PodList need not say their kind.
 func (p *parser) list(n *yaml.Node, kind string, depth int) {
 	if depth == maxLists {
 		p.complain(n, "", "", "more than %d Lists in one another", maxLists)
 		return
 	}
+	of := itemKind(kind)
 	seen := map[string]bool{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := n.Content[i], follow(n.Content[i+1])
@@ -144,9 +154,9 @@ func (p *parser) list(n *yaml.Node, kind string, depth int) {
 				continue
 			}
 			for _, item := range value.Content {
-				if item = p.flatten(follow(item)); kind == "PodList" && item.Kind == yaml.MappingNode && !hasField(item, "kind") {
+				if item = p.flatten(follow(item)); of != nil && item.Kind == yaml.MappingNode && !hasField(item, "kind") {
 					if p.count(item, "") {
-						p.pod(item)
+						p.typed(item, of)
 					}
 					continue
 				}
@@ -158,24 +168,28 @@ func (p *parser) list(n *yaml.Node, kind string, depth int) {
 	}
 }
 
-func (p *parser) pod(n *yaml.Node) {
+// typed reads an object of a kind that podrun takes.
+func (p *parser) typed(n *yaml.Node, kind *Kind) {
 	p.positions = map[string]Position{"": {n.Line, n.Column}}
+	p.secret = kind.Name == "Secret"
 	before := len(p.errs)
-	value := p.value(n, reflect.TypeFor[corev1.Pod](), "")
+	fields := p.value(n, reflect.TypeOf(kind.New()), "")
 	if len(p.errs) > before {
 		return
 	}
-	data, err := json.Marshal(value)
+	data, err := json.Marshal(fields)
 	if err != nil {
 		p.complain(n, "", "", "%v", err)
 		return
 	}
-	out := &corev1.Pod{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}}
-	if err := json.Unmarshal(data, out); err != nil {
+	value, err := kind.Decode(data)
+	if err != nil {
 		p.complain(n, "", "", "%v", err)
 		return
 	}
-	p.objects = append(p.objects, &Object{Kind: "Pod", APIVersion: "v1", File: p.file, Positions: p.positions, Pod: out})
+	o := &Object{Kind: kind.Name, APIVersion: "v1", File: p.file, Positions: p.positions, Value: value}
+	o.Pod, _ = value.(*corev1.Pod)
+	p.objects = append(p.objects, o)
 }
 
 // follow returns what an alias stands for.

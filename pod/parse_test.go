@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"k8s.io/apimachinery/pkg/util/validation/field"
+	corev1 "k8s.io/api/core/v1"
 
 	"get.podrun.dev/podrun/pod"
 )
@@ -24,17 +24,16 @@ func complaints(name string, data []byte) string {
 	}
 	var out strings.Builder
 	for _, o := range objects {
-		p := o.Pod.DeepCopy()
-		pod.Default(p)
-		errs := pod.Validate(p)
-		refused, ignored := pod.Unsupported(p)
-		for _, r := range refused {
-			errs = append(errs, field.Forbidden(field.NewPath(r.Field), r.Reason))
-		}
-		if err := o.Locate(errs); err != nil {
+		v := o.Value.DeepCopyObject().(pod.Value)
+		pod.Complete(v)
+		if err := o.Locate(pod.Check(v)); err != nil {
 			out.WriteString(err.Error() + "\n")
 		} else {
-			out.WriteString("ok " + p.Namespace + "/" + p.Name + "\n")
+			out.WriteString("ok " + strings.TrimPrefix(v.GetNamespace()+"/", "/") + v.GetName() + "\n")
+		}
+		var ignored []pod.Problem
+		if p, is := v.(*corev1.Pod); is {
+			_, ignored = pod.Unsupported(p)
 		}
 		for _, i := range ignored {
 			out.WriteString("no effect: " + i.Field + ": " + i.Reason + "\n")
@@ -189,14 +188,13 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		for _, o := range objects {
-			p := o.Pod
-			pod.Default(p)
-			_ = o.Locate(pod.Validate(p))
-			pod.Unsupported(p)
-			again := p.DeepCopy()
-			pod.Default(again)
-			if errs := pod.ValidateUpdate(p, again); len(errs) > 0 {
-				t.Errorf("defaulting twice changes a pod: %v", errs)
+			v := o.Value
+			pod.Complete(v)
+			_ = o.Locate(pod.Check(v))
+			again := v.DeepCopyObject().(pod.Value)
+			pod.Complete(again)
+			if errs := pod.CheckUpdate(v, again); len(errs) > 0 {
+				t.Errorf("completing twice changes a %s: %v", o.Kind, errs)
 			}
 		}
 	})

@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"gopkg.in/yaml.v3"
@@ -66,7 +67,11 @@ func (p *parser) mismatch(n *yaml.Node, path, want string) any {
 	if want == "string" && n.Kind == yaml.ScalarNode {
 		mend = "put it in quotes"
 	}
-	p.complain(n, path, mend, "expected %s, got %s", want, describe(n))
+	got := describe(n)
+	if n.Kind == yaml.ScalarNode && p.secret && (strings.HasPrefix(path, "data[") || strings.HasPrefix(path, "stringData[")) {
+		got, _, _ = strings.Cut(got, " ") // what it is, not its value
+	}
+	p.complain(n, path, mend, "expected %s, got %s", want, got)
 	return nil
 }
 

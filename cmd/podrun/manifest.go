@@ -77,6 +77,9 @@ func (f *manifestFlags) read(ctx context.Context, c *cli) ([]*pod.Object, error)
 		return nil, manifestError{errors.Join(complaints...)}
 	}
 	for _, o := range objects {
+		if o.Pod == nil {
+			return nil, manifestError{o.Complain("kind", "kind "+o.Kind+": not supported by this version of podrun")}
+		}
 		if c.namespace != "" && o.Pod.Namespace != "" && o.Pod.Namespace != c.namespace {
 			return nil, plainf("the namespace from the provided object %q does not match the namespace %q. You must pass '--namespace=%s' to perform this operation.",
 				o.Pod.Namespace, c.namespace, o.Pod.Namespace)

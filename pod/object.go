@@ -1,0 +1,62 @@
+package pod
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+// Complete fills in what the manifest of an object leaves out, whatever its
+// kind.
+func Complete(v Value) {
+	switch o := v.(type) {
+	case *corev1.Pod:
+		Default(o)
+	case *corev1.ConfigMap:
+		setTo(&o.Namespace, corev1.NamespaceDefault)
+	case *corev1.Secret:
+		DefaultSecret(o)
+	case *corev1.PersistentVolumeClaim:
+		DefaultPersistentVolumeClaim(o)
+	case *corev1.Namespace:
+		DefaultNamespace(o)
+	}
+}
+
+// Check validates a completed object. Fields that podrun refuses are among
+// the complaints.
+func Check(v Value) field.ErrorList {
+	switch o := v.(type) {
+	case *corev1.Pod:
+		errs := Validate(o)
+		refused, _ := Unsupported(o)
+		for _, r := range refused {
+			errs = append(errs, field.Forbidden(field.NewPath(r.Field), r.Reason))
+		}
+		return errs
+	case *corev1.ConfigMap:
+		return ValidateConfigMap(o)
+	case *corev1.Secret:
+		return ValidateSecret(o)
+	case *corev1.PersistentVolumeClaim:
+		return ValidatePersistentVolumeClaim(o)
+	case *corev1.Namespace:
+		return ValidateNamespace(o)
+	}
+	return nil
+}
+
+// CheckUpdate checks that an object can become what an update makes of it.
+// Both are completed and of one kind.
+func CheckUpdate(old, updated Value) field.ErrorList {
+	switch o := updated.(type) {
+	case *corev1.Pod:
+		return ValidateUpdate(old.(*corev1.Pod), o)
+	case *corev1.ConfigMap:
+		return ValidateConfigMapUpdate(old.(*corev1.ConfigMap), o)
+	case *corev1.Secret:
+		return ValidateSecretUpdate(old.(*corev1.Secret), o)
+	case *corev1.PersistentVolumeClaim:
+		return ValidatePersistentVolumeClaimUpdate(old.(*corev1.PersistentVolumeClaim), o)
+	}
+	return nil
+}
