@@ -36,7 +36,7 @@ demo: bin/podrun build/serve build/registry
 	@scripts/demo.sh
 
 .PHONY: test unit integration race
-test unit integration race: bin/podrun build/registry
+test unit integration race: bin/podrun build/registry build/image/app
 	@scripts/test.sh $@
 
 # What the compiler lets pass: gofmt, vet, staticcheck, and what has bitten us.
@@ -70,6 +70,11 @@ build/.setup: scripts/setup.sh scripts/lib.sh
 # A registry that serves an image made from Debian's busybox-static.
 build/registry:
 	GOBIN=$(CURDIR)/build CGO_ENABLED=0 $(GO) install github.com/distribution/distribution/v3/cmd/registry@$(REGISTRY_VERSION)
+
+# What runs in the containers of the tests. It is a module of its own.
+.PHONY: build/image/app
+build/image/app: build/.setup
+	@CGO_ENABLED=0 $(GO) -C integration/app build -trimpath -buildvcs=false -ldflags '-s -w' -o $(CURDIR)/$@ .
 
 .PHONY: build/serve build/bench
 build/serve build/bench: build/.setup

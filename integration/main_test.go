@@ -65,6 +65,9 @@ func run(m *testing.M) (int, error) {
 	if err := pushImages(images); err != nil {
 		return 0, err
 	}
+	if err := images.PushKnown(context.Background()); err != nil {
+		return 0, err
+	}
 	return m.Run(), nil
 }
 

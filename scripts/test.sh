@@ -49,7 +49,7 @@ make_stage
 mkdir "$stage/src"
 tar --exclude=./.git --exclude=./build --exclude=./bin --exclude=./.vagrant -cf - . | tar -xf - -C "$stage/src"
 cp -r build/test build/test-race "$stage/"
-cp bin/podrun build/registry "$stage/bin/"
+cp -r bin/podrun build/registry build/image "$stage/bin/"
 chmod -R a+rX "$stage/src" "$stage/bin" "$stage"/test*
 is_root || chmod 755 "$stage/src"
 open_tun
@@ -72,7 +72,7 @@ run_test() {
 	from=$(date +%s)
 	ok=0
 	# -test.v names every test, which is what is counted.
-	set -- PODRUN_BIN="$podrun" PODRUN_REGISTRY="$stage/bin/registry" \
+	set -- PODRUN_BIN="$podrun" PODRUN_REGISTRY="$stage/bin/registry" PODRUN_TEST_IMAGES="$stage/bin/image" \
 		"$stage/$programs/${directory##*/}.test" -test.v -test.timeout=15m "$@"
 	if [ "$who" = user ]; then
 		(cd "$stage/src/$directory" && as_user "$@") >"$log" 2>&1 || ok=1

@@ -3,6 +3,7 @@ package registry
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"debug/elf"
 	"fmt"
 	"io"
@@ -54,7 +55,7 @@ func Layer(files ...File) (v1.Layer, error) {
 	}
 	return tarball.LayerFromOpener(func() (io.ReadCloser, error) {
 		return io.NopCloser(bytes.NewReader(b.Bytes())), nil
-	})
+	}, tarball.WithCompressionLevel(gzip.BestSpeed))
 }
 
 // Image puts layers on top of each other, for this machine's architecture.

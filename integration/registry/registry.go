@@ -27,8 +27,9 @@ import (
 // Registry is a registry that runs. What was pushed to it is in its memory.
 type Registry struct {
 	Address string // host:port on loopback
-	// Conf is a registries.conf by which docker.io is this registry, and
-	// short names are docker.io's.
+	// Conf is a registries.conf by which docker.io is this registry, short names
+	// are docker.io's, and the other registries that well-known manifests name
+	// are folders of this one.
 	Conf string
 
 	command        *exec.Cmd
@@ -49,18 +50,7 @@ func binary() (string, error) {
 	if path := os.Getenv("PODRUN_REGISTRY"); path != "" {
 		return path, nil
 	}
-	for dir := "."; ; dir = filepath.Join(dir, "..") {
-		path, err := filepath.Abs(filepath.Join(dir, "build", "registry"))
-		if err != nil {
-			return "", err
-		}
-		if _, err := os.Stat(path); err == nil {
-			return path, nil
-		}
-		if filepath.Dir(filepath.Dir(filepath.Dir(path))) == "/" {
-			return "", errors.New(`there is no build/registry here or above; "make build/registry" makes it`)
-		}
-	}
+	return built("registry")
 }
 
 // Start runs a registry and returns when it answers. Its files are put into
@@ -118,7 +108,14 @@ http: {addr: %q}
 	if err := os.WriteFile(file, []byte(settings), 0o600); err != nil {
 		return err
 	}
-	conf := fmt.Sprintf("unqualified-search-registries = [\"docker.io\"]\n\n[[registry]]\nprefix = \"docker.io\"\nlocation = %q\ninsecure = true\n", r.Address)
+	conf := "unqualified-search-registries = [\"docker.io\"]\n"
+	for _, host := range []string{"docker.io", "registry.k8s.io", "k8s.gcr.io", "gcr.io", "quay.io", "ghcr.io"} {
+		location := r.Address
+		if host != "docker.io" {
+			location += "/" + host
+		}
+		conf += fmt.Sprintf("\n[[registry]]\nprefix = %q\nlocation = %q\ninsecure = true\n", host, location)
+	}
 	if err := os.WriteFile(r.Conf, []byte(conf), 0o644); err != nil {
 		return err
 	}

@@ -3,7 +3,8 @@
 //
 //	serve DIR COMMAND [ARGUMENT...]
 //
-// The registry's files are put into DIR. The command finds its way to it by
+// With PODRUN_TEST_IMAGES, the folder of integration/app, it serves the images
+// that published manifests name as well. The registry's files are put into DIR. The command finds its way to it by
 // PODRUN_REGISTRIES_CONF; podman has CONTAINERS_REGISTRIES_CONF for that.
 package main
 
@@ -47,6 +48,12 @@ func serve(dir string, args []string) (int, error) {
 	}
 	if err := r.Push(context.Background(), "library/busybox:latest", image); err != nil {
 		return 0, err
+	}
+	// Well-known images need the test program, which not everybody built.
+	if os.Getenv("PODRUN_TEST_IMAGES") != "" {
+		if err := r.PushKnown(context.Background()); err != nil {
+			return 0, err
+		}
 	}
 	// A terminal's signals reach the command as well, and it decides.
 	signal.Ignore(syscall.SIGINT)
