@@ -211,8 +211,8 @@ func (s *Supervisor) Delete(namespace, name string, grace *int64) (*corev1.Pod, 
 	return result, nil
 }
 
-// StopContainer ends one container as "docker stop" does: its stop signal,
-// grace, SIGKILL. It returns when the container has ended; its pod then
+// StopContainer ends one container: its preStop hook, its stop signal, SIGKILL
+// when grace is over. It returns when the container has ended; its pod then
 // restarts by its policy, without back-off.
 func (s *Supervisor) StopContainer(ctx context.Context, ref string, grace time.Duration) (id string, err error) {
 	w, c, err := s.findContainer(ref)
@@ -222,15 +222,14 @@ func (s *Supervisor) StopContainer(ctx context.Context, ref string, grace time.D
 	if c.isOver() {
 		return c.id, nil
 	}
-	signal := make(chan struct{})
+	marked := make(chan struct{})
 	mark := func() {
-		defer close(signal)
+		defer close(marked)
 		w.save(w.ctx, func(_ *corev1.Pod, r *run) { r.ByPerson[c.id] = true })
-		w.signal(c, w.stopSignal(c.name))
 	}
 	select {
 	case w.calls <- mark:
-		<-signal
+		<-marked
 	case <-c.over:
 		return c.id, nil
 	case <-w.done:
@@ -238,17 +237,8 @@ func (s *Supervisor) StopContainer(ctx context.Context, ref string, grace time.D
 	case <-ctx.Done():
 		return "", ctx.Err()
 	}
-	timer := time.NewTimer(grace)
-	defer timer.Stop()
-	select {
-	case <-c.over:
-		return c.id, nil
-	case <-ctx.Done():
-		return "", ctx.Err()
-	case <-timer.C:
-	}
-	if err := c.box.Kill(); err != nil && !c.isOver() {
-		return "", fmt.Errorf("cannot stop container %q: %w", c.id[:12], err)
-	}
+	limited, cancel := context.WithTimeout(ctx, grace)
+	defer cancel()
+	w.stop(ctx, limited, c)
 	return c.id, waitFor(ctx, c.over)
 }

@@ -34,7 +34,7 @@ func (b builder) find(spec *corev1.Container) *container {
 	if !w.wasRunning(spec.Name, id) {
 		return nil
 	}
-	c := newContainer(spec.Name, id, w.run.Incarnation[spec.Name])
+	c := w.newContainer(spec.Name)
 	c.end = unknownEnd(time.Now())
 	w.setLive(c)
 	w.over(w.ctx, c)
@@ -48,7 +48,7 @@ func (b builder) create(ctx context.Context, spec *corev1.Container) (*container
 	if err != nil {
 		return nil, &startError{container: spec.Name, reason: reasonCreateConfig, err: err}
 	}
-	c := newContainer(spec.Name, cfg.ID, w.run.Incarnation[spec.Name])
+	c := w.newContainer(spec.Name)
 	fail := func(err error) (*container, error) {
 		return nil, &startError{container: spec.Name, reason: reasonCreate, err: err}
 	}
@@ -69,7 +69,7 @@ func (b builder) create(ctx context.Context, spec *corev1.Container) (*container
 	if err := w.copyOutput(w.ctx, c); err != nil {
 		return fail(err)
 	}
-	w.note("Created", containerField(w.pod, c.name), "Created container "+c.name)
+	w.note("Created", c.field, "Container created")
 	return c, nil
 }
 

@@ -22,12 +22,16 @@ import (
 // machine. Its end is known when over is closed; end is valid from then on.
 type container struct {
 	name, id    string
+	spec        *corev1.Container // as it was made; not to be changed
+	field       string            // of events about it: spec.containers{name}
 	incarnation int
+	stopSignal  syscall.Signal
 	box         *sandbox.Container // nil when only the memory of it is left
 	running     bool               // was started, by this node or an earlier one
 	started     time.Time
 	hooked      bool        // its postStart hook was run, or it has none
 	ready       atomic.Bool // its readiness probe succeeds, or it has none
+	condemned   atomic.Bool // podrun ends it because it failed: so its end is a failure
 
 	up     chan struct{} // closed when it counts as started: hook and startup probe are done
 	over   chan struct{}
@@ -35,8 +39,12 @@ type container struct {
 	output sync.WaitGroup // copying what it prints
 }
 
-func newContainer(name, id string, incarnation int) *container {
-	return &container{name: name, id: id, incarnation: incarnation, up: make(chan struct{}), over: make(chan struct{})}
+// newContainer returns the current incarnation of the container name, which is
+// neither made nor found yet.
+func (w *worker) newContainer(name string) *container {
+	return &container{name: name, id: w.run.id(name), incarnation: w.run.Incarnation[name],
+		spec: w.specOf(name), field: containerField(w.pod, name), stopSignal: w.stopSignal(name),
+		up: make(chan struct{}), over: make(chan struct{})}
 }
 
 func (c *container) isOver() bool { return isClosed(c.over) }
@@ -185,7 +193,7 @@ func (w *worker) startOne(ctx context.Context, c *container) error {
 		return &startError{container: c.name, reason: reasonRun, err: err}
 	}
 	c.running = true
-	w.note("Started", containerField(w.pod, c.name), "Started container "+c.name)
+	w.note("Started", c.field, "Container started")
 	w.awaitEnd(w.ctx, c)
 	w.bringUp(ctx, c)
 	return nil
@@ -228,7 +236,7 @@ func (w *worker) tell(c *container, f func()) {
 // refused is the end of a container whose program cannot be run, with the
 // exit code that the kubelet reports for it.
 func (w *worker) refused(c *container, err *sandbox.StartError) {
-	w.warn("Failed", containerField(w.pod, c.name), "Error: "+explain(err))
+	w.warn("Failed", c.field, "Error: "+explain(err))
 	c.end = end{code: 128, reason: reasonStart, message: explain(err), at: time.Now()}
 	w.over(w.ctx, c)
 }

@@ -65,7 +65,7 @@ func (w *worker) adopt(name, id string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	c := newContainer(name, id, w.run.Incarnation[name])
+	c := w.newContainer(name)
 	c.box, c.running, c.started = box, true, box.StartTime()
 	if err := w.copyOutput(w.ctx, c); err != nil {
 		return false, err

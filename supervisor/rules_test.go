@@ -219,7 +219,7 @@ func TestCapabilities(t *testing.T) {
 }
 
 func TestParseSignal(t *testing.T) {
-	for in, want := range map[string]syscall.Signal{"": syscall.SIGTERM, "SIGQUIT": syscall.SIGQUIT, "quit": syscall.SIGQUIT, "9": syscall.SIGKILL, "nonsense": syscall.SIGTERM, "0": syscall.SIGTERM} {
+	for in, want := range map[string]syscall.Signal{"": syscall.SIGTERM, "SIGQUIT": syscall.SIGQUIT, "quit": syscall.SIGQUIT, "9": syscall.SIGKILL, "nonsense": syscall.SIGTERM, "SIGRTMIN+3": 37, "SIGRTMAX": 64, "RTMAX-14": 50, "0": syscall.SIGTERM} {
 		if got := parseSignal(in); got != want {
 			t.Errorf("parseSignal(%q) = %v, want %v", in, got, want)
 		}

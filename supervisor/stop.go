@@ -74,7 +74,7 @@ func (w *worker) stop(ctx, grace context.Context, c *container) {
 		if ctx.Err() != nil {
 			return
 		}
-		w.signal(c, w.stopSignal(c.name))
+		w.signal(c, c.stopSignal)
 		if grace.Err() != nil {
 			var cancel context.CancelFunc
 			grace, cancel = context.WithTimeout(ctx, lastWindow)
@@ -95,11 +95,13 @@ func (w *worker) stop(ctx, grace context.Context, c *container) {
 	}
 }
 
-// kill ends one container, with grace, while the pod goes on; its end is judged
-// like any other. why is told as an event. For the worker's goroutine.
+// kill ends one container that has failed, with grace, while the pod goes on.
+// Its end is judged like any other, but counts as a failure whatever its exit
+// code. why is told as an event. Safe for concurrent use.
 func (w *worker) kill(c *container, grace time.Duration, why string) {
-	w.note("Killing", containerField(w.pod, c.name), why)
-	w.save(w.ctx, nil)
+	c.condemned.Store(true)
+	w.note("Killing", c.field, why)
+	w.s.goroutines.Go(func() { w.tell(c, func() { w.save(w.ctx, nil) }) })
 	w.s.goroutines.Go(func() {
 		limited, cancel := context.WithTimeout(w.ctx, grace)
 		defer cancel()
@@ -116,8 +118,12 @@ func (w *worker) signal(c *container, sig syscall.Signal) {
 	}
 }
 
-// stopSignal is the image's stop signal, SIGTERM by default.
+// stopSignal is lifecycle.stopSignal of the container name, else its image's
+// stop signal, SIGTERM by default.
 func (w *worker) stopSignal(name string) syscall.Signal {
+	if spec := w.specOf(name); spec.Lifecycle != nil && spec.Lifecycle.StopSignal != nil {
+		return parseSignal(string(*spec.Lifecycle.StopSignal))
+	}
 	pin, ok := w.run.Images[name]
 	if !ok {
 		return unix.SIGTERM
@@ -137,6 +143,17 @@ func parseSignal(s string) syscall.Signal {
 	name := strings.ToUpper(s)
 	if !strings.HasPrefix(name, "SIG") {
 		name = "SIG" + name
+	}
+	// The real-time signals, as signal(7) counts them for programs.
+	const first, last = 34, 64
+	if base, offset, _ := strings.Cut(name, "+"); base == "SIGRTMIN" {
+		if n, err := strconv.Atoi(offset); (err == nil || offset == "") && n >= 0 && first+n <= last {
+			return syscall.Signal(first + n)
+		}
+	} else if base, offset, _ := strings.Cut(name, "-"); base == "SIGRTMAX" {
+		if n, err := strconv.Atoi(offset); (err == nil || offset == "") && n >= 0 && last-n >= first {
+			return syscall.Signal(last - n)
+		}
 	}
 	if sig := unix.SignalNum(name); sig != 0 {
 		return sig
