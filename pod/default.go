@@ -21,6 +21,7 @@ func Default(p *corev1.Pod) {
 	setPtr(&s.SecurityContext, corev1.PodSecurityContext{})
 	setPtr(&s.Priority, 0)
 	setPtr(&s.PreemptionPolicy, corev1.PreemptLowerPriority)
+	setTo(&s.ServiceAccountName, s.DeprecatedServiceAccount)
 	setTo(&s.ServiceAccountName, "default")
 	s.DeprecatedServiceAccount = s.ServiceAccountName
 	for i := range s.InitContainers {

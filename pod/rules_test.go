@@ -1,7 +1,6 @@
 package pod_test
 
 import (
-	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -39,39 +38,6 @@ func TestDefaults(t *testing.T) {
 	}
 	if refused, ignored := pod.Unsupported(p); len(refused)+len(ignored) > 0 {
 		t.Errorf("the defaults are not supported: %v %v", refused, ignored)
-	}
-}
-
-// Every field of a pod's spec has a rule: none is quietly dropped.
-func TestEveryFieldHasARule(t *testing.T) {
-	walkType(t, reflect.TypeFor[corev1.PodSpec](), "spec", map[reflect.Type]bool{}, func(path string) {
-		if !pod.HasRule(path) {
-			t.Errorf("%s has no rule in fields.go", path)
-		}
-	})
-}
-
-func walkType(t *testing.T, typ reflect.Type, path string, above map[reflect.Type]bool, visit func(string)) {
-	t.Helper()
-	for typ.Kind() == reflect.Pointer || typ.Kind() == reflect.Slice {
-		typ = typ.Elem()
-	}
-	if typ.Kind() != reflect.Struct || above[typ] {
-		return
-	}
-	above[typ] = true
-	defer delete(above, typ)
-	for i := range typ.NumField() {
-		f := typ.Field(i)
-		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		switch {
-		case name == "-":
-		case name == "":
-			walkType(t, f.Type, path, above, visit)
-		default:
-			visit(path + "." + name)
-			walkType(t, f.Type, path+"."+name, above, visit)
-		}
 	}
 }
 
