@@ -90,7 +90,7 @@ func (r *resolver) ServeDNS(w dns.ResponseWriter, query *dns.Msg) {
 
 // hostResolver is what the host's resolv.conf says.
 type hostResolver struct {
-	servers, searches []string
+	servers, searches, options []string
 }
 
 // readResolvConf reads resolv.conf(5); what cannot be read says nothing. It is
@@ -114,6 +114,8 @@ func readResolvConf(path string) hostResolver {
 			}
 		case "search", "domain":
 			r.searches = words[1:]
+		case "options":
+			r.options = words[1:]
 		}
 	}
 	return r

@@ -224,6 +224,16 @@ func (n *Network) runtimeConf(p Pod) *libcni.RuntimeConf {
 	return rt
 }
 
+// Host is the answer for a pod in the host's own network: the host's address
+// and resolvers. There is nothing to Add or Del.
+func (n *Network) Host(addr netip.Addr) *Result {
+	host := readResolvConf(n.o.ResolvConf)
+	return &Result{
+		IPs: []netip.Prefix{netip.PrefixFrom(addr, addr.BitLen())},
+		DNS: DNS{Servers: host.servers, Searches: host.searches, Options: host.options},
+	}
+}
+
 // result reads a plugin's answer.
 func (n *Network) result(answer types.Result) (*Result, error) {
 	r, err := types100.NewResultFromResult(answer)

@@ -141,7 +141,7 @@ func run(log *slog.Logger) (err error) {
 	sup := supervisor.New(supervisor.Config{
 		Store: st, Sandboxes: sandboxes, Network: network, Images: images,
 		Volumes:  volume.New(paths.Data, paths.State),
-		StateDir: paths.State, DataDir: paths.Data, Node: host, HostIP: hostIP(), Logger: log,
+		StateDir: paths.State, DataDir: paths.Data, Node: host, HostIP: hostIP(), Rootless: ns.Rootless, Logger: log,
 		Anchor: func(pid int) error { return RecordAnchor(paths, pid) },
 	})
 	defer sup.Close()

@@ -252,3 +252,21 @@ func oomKilled(paths map[string]string) bool {
 	}
 	return false
 }
+
+// lowestOOMScore is the lowest oom_score_adj that our children may have: to go
+// below one's own takes CAP_SYS_RESOURCE on the machine.
+func lowestOOMScore() (int, error) {
+	const file, lowest = "/proc/self/oom_score_adj", -1000
+	own, err := os.ReadFile(file)
+	if err != nil {
+		return 0, err
+	}
+	if os.WriteFile(file, []byte(strconv.Itoa(lowest)), 0) == nil {
+		return lowest, os.WriteFile(file, own, 0)
+	}
+	score, err := strconv.Atoi(strings.TrimSpace(string(own)))
+	if err != nil {
+		return 0, fmt.Errorf("oom_score_adj: %w", err)
+	}
+	return score, nil
+}

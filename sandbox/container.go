@@ -33,17 +33,25 @@ type ContainerConfig struct {
 	Env    []string // NAME=VALUE; PATH, HOME, HOSTNAME and, for a terminal, TERM are added if not there
 	Cwd    string   // made if it is not there; "" is /
 	User   string   // "", "uid", "uid:gid", "name" or "name:group" by the root filesystem's files
-	// SupplementalGroups are added to the user's.
+	// SupplementalGroups are added to those that list the user in the root
+	// filesystem's /etc/group, or with StrictGroups are all.
 	SupplementalGroups []int
+	StrictGroups       bool
 	Mounts             []Mount
 	Hostname           string // for HOSTNAME; the sandbox has set the real one
 	ReadonlyRootfs     bool
 	Capabilities       []string // "CAP_CHOWN"; nil is DefaultCapabilities, empty is none
 	NoNewPrivileges    bool
-	Seccomp            string // "" for the default profile, "unconfined" for none
-	TTY                bool   // a terminal, in place of Output's pipes
-	Stdin              bool   // an input to write to; else /dev/null
-	Resources          Resources
+	// Privileged gives every capability and device that we have ourselves,
+	// and hides nothing. Capabilities and Seccomp count all the same.
+	Privileged   bool
+	UnmaskedProc bool   // nothing of /proc and /sys is hidden
+	Seccomp      string // "" for the default profile, "unconfined" for none, or the path of a profile in OCI's or Docker's form
+	AppArmor     string // the name of a profile that the kernel has; "" leaves the node's
+	TTY          bool   // a terminal, in place of Output's pipes
+	Stdin        bool   // an input to write to; else /dev/null
+	Resources    Resources
+	OOMScoreAdj  *int // nil leaves the node's; a score that we may not set is raised to the lowest that we may
 }
 
 // Exit tells how a container or process ended.
@@ -136,7 +144,7 @@ func (s *Sandbox) CreateContainer(ctx context.Context, config ContainerConfig) (
 	if err := fault.Point("container.mounted"); err != nil {
 		return nil, err
 	}
-	if c.state.User, err = s.r.resolveUser(c.rootfs(), config.User, config.SupplementalGroups); err != nil {
+	if c.state.User, err = s.r.resolveUser(c.rootfs(), &config); err != nil {
 		return nil, err
 	}
 	if err := ctx.Err(); err != nil {
@@ -231,45 +239,59 @@ func (c *Container) libConfig() (*configs.Config, error) {
 	if dropped != nil {
 		s.r.log.Warn("limits dropped", "container", cfg.Name, "limits", dropped, "reason", s.r.cgroups.reason)
 	}
-	mounts, err := s.mounts(cfg.Mounts)
+	mounts, err := s.mounts(cfg.Mounts, cfg.Privileged)
 	if err != nil {
 		return nil, err
 	}
+	nodes, err := s.deviceNodes(cfg.Privileged)
+	if err != nil {
+		return nil, err
+	}
+	masked, readonly := cfg.hidden()
 	umask := uint32(0o022)
 	config := &configs.Config{
 		Rootfs: c.rootfs(), Readonlyfs: cfg.ReadonlyRootfs, Umask: &umask,
-		Mounts: mounts, RootPropagation: rootPropagation(cfg.Mounts), Devices: deviceNodes(),
-		MaskPaths: maskedPaths, ReadonlyPaths: readonlyPaths,
-		Namespaces: configs.Namespaces{
-			{Type: configs.NEWNS},
-			{Type: configs.NEWCGROUP},
-			{Type: configs.NEWIPC, Path: s.namespace("ipc")},
-			{Type: configs.NEWUTS, Path: s.namespace("uts")},
-		},
+		Mounts: mounts, RootPropagation: rootPropagation(cfg.Mounts), Devices: nodes,
+		MaskPaths: masked, ReadonlyPaths: readonly,
+		Namespaces: s.namespaces(),
 		Capabilities: &configs.Capabilities{
 			Bounding: cfg.Capabilities, Effective: cfg.Capabilities, Permitted: cfg.Capabilities,
 		},
-		NoNewPrivileges: cfg.NoNewPrivileges, NoNewKeyring: true,
+		NoNewPrivileges: cfg.NoNewPrivileges, NoNewKeyring: true, AppArmorProfile: cfg.AppArmor,
 		Cgroups: cgroup, RootlessCgroups: s.r.rootless,
 	}
-	if !s.state.HostNetwork {
-		config.Namespaces = append(config.Namespaces, configs.Namespace{Type: configs.NEWNET, Path: s.namespace("net")})
+	if config.Seccomp, err = seccompOf(cfg); err != nil {
+		return nil, err
 	}
-	pid := configs.Namespace{Type: configs.NEWPID}
-	if s.state.SharePID {
-		pid.Path = s.namespace("pid")
-	}
-	config.Namespaces = append(config.Namespaces, pid)
-	switch cfg.Seccomp {
-	case "":
-		if config.Seccomp, err = defaultSeccomp(cfg.Capabilities); err != nil {
-			return nil, err
-		}
-	case "unconfined":
-	default:
-		return nil, fmt.Errorf("seccomp profile %q is not known", cfg.Seccomp)
+	if cfg.OOMScoreAdj != nil {
+		score := max(*cfg.OOMScoreAdj, s.r.minOOMScore)
+		config.OomScoreAdj = &score
 	}
 	return config, nil
+}
+
+// namespaces are the container's own and those of the pause; what is in
+// neither is the host's, which is ours.
+func (s *Sandbox) namespaces() configs.Namespaces {
+	all := configs.Namespaces{{Type: configs.NEWNS}, {Type: configs.NEWCGROUP}}
+	join := func(t configs.NamespaceType, name string) {
+		all = append(all, configs.Namespace{Type: t, Path: s.namespace(name)})
+	}
+	if !s.state.HostIPC {
+		join(configs.NEWIPC, "ipc")
+	}
+	if !s.state.HostNetwork {
+		join(configs.NEWUTS, "uts")
+		join(configs.NEWNET, "net")
+	}
+	switch {
+	case s.state.HostPID:
+	case s.state.SharePID:
+		join(configs.NEWPID, "pid")
+	default:
+		all = append(all, configs.Namespace{Type: configs.NEWPID})
+	}
+	return all
 }
 
 // adopt writes down the process that libcontainer has started.
@@ -283,7 +305,7 @@ func (c *Container) adopt() error {
 	}
 	c.state.Pid, c.state.Start, c.state.Cgroups = c.proc.pid, c.proc.start, state.CgroupPaths
 	c.startTime = time.Now()
-	if c.s.state.SharePID {
+	if c.s.state.foreignPID() {
 		if c.state.MountNS, err = linux.NamespaceID(c.proc.pid, "mnt"); err != nil {
 			return err
 		}
@@ -356,7 +378,7 @@ func (c *Container) findInit() {
 	}
 	c.lib = lib
 	c.state.Pid, c.state.Start, c.state.Cgroups = state.InitProcessPid, state.InitProcessStartTime, state.CgroupPaths
-	if c.s.state.SharePID {
+	if c.s.state.foreignPID() {
 		c.state.MountNS, _ = linux.NamespaceID(c.state.Pid, "mnt")
 	}
 }

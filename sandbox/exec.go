@@ -92,7 +92,9 @@ func (c *Container) exec(ctx context.Context, config ExecConfig) (_ *Process, er
 	own := &c.state.Config
 	user := c.state.User
 	if config.User != "" {
-		if user, err = c.s.r.resolveUser(c.rootfs(), config.User, own.SupplementalGroups); err != nil {
+		as := *own
+		as.User = config.User
+		if user, err = c.s.r.resolveUser(c.rootfs(), &as); err != nil {
 			return nil, err
 		}
 	}

@@ -6,10 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/opencontainers/cgroups"
-	devices "github.com/opencontainers/cgroups/devices/config"
 	"github.com/opencontainers/runc/libcontainer/configs"
-	"github.com/opencontainers/runc/libcontainer/specconv"
 	"golang.org/x/sys/unix"
 )
 
@@ -25,40 +22,10 @@ type Mount struct {
 	Propagation string
 }
 
-// maskedPaths and readonlyPaths are those of containerd and Docker.
-var (
-	maskedPaths = []string{
-		"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
-		"/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats",
-		"/sys/devices/virtual/powercap", "/sys/firmware",
-	}
-	readonlyPaths = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
-)
-
 // mounts returns what a container sees: the defaults but for those that the
 // caller's take the place of, then the caller's, parents before children.
-func (s *Sandbox) mounts(extra []Mount) ([]*configs.Mount, error) {
-	const usual = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
-	devpts := "newinstance,ptmxmode=0666,mode=0620"
-	if !s.r.singleID {
-		devpts += ",gid=5" // tty; not to be had where only one group is mapped
-	}
-	all := []*configs.Mount{
-		{Source: "proc", Destination: "/proc", Device: "proc", Flags: usual},
-		{Source: "tmpfs", Destination: "/dev", Device: "tmpfs", Flags: unix.MS_NOSUID | unix.MS_STRICTATIME, Data: "mode=755,size=65536k"},
-		{Source: "devpts", Destination: "/dev/pts", Device: "devpts", Flags: unix.MS_NOSUID | unix.MS_NOEXEC, Data: devpts},
-		{Source: s.shm(), Destination: "/dev/shm", Device: "bind", Flags: unix.MS_BIND | usual},
-		{Source: "mqueue", Destination: "/dev/mqueue", Device: "mqueue", Flags: usual},
-	}
-	if s.state.HostNetwork && s.r.rootless {
-		// sysfs shows a network namespace, and only who owns that may mount it.
-		all = append(all, &configs.Mount{Source: "/sys", Destination: "/sys", Device: "bind", Flags: unix.MS_BIND | unix.MS_REC | unix.MS_RDONLY | usual})
-	} else {
-		all = append(all, &configs.Mount{Source: "sysfs", Destination: "/sys", Device: "sysfs", Flags: usual | unix.MS_RDONLY})
-	}
-	if cgroups.IsCgroup2UnifiedMode() {
-		all = append(all, &configs.Mount{Source: "cgroup", Destination: "/sys/fs/cgroup", Device: "cgroup", Flags: usual | unix.MS_RDONLY})
-	}
+func (s *Sandbox) mounts(extra []Mount, privileged bool) ([]*configs.Mount, error) {
+	all := s.defaultMounts(privileged)
 	extra = slices.Clone(extra)
 	slices.SortStableFunc(extra, func(a, b Mount) int {
 		return depth(a.Destination) - depth(b.Destination)
@@ -111,16 +78,4 @@ func rootPropagation(extra []Mount) int {
 		}
 	}
 	return flags
-}
-
-// deviceNodes are /dev/null and its like. In a user namespace libcontainer
-// binds them from the host, since mknod is refused there.
-func deviceNodes() []*devices.Device {
-	var nodes []*devices.Device
-	for _, d := range specconv.AllowedDevices {
-		if d.Path != "" {
-			nodes = append(nodes, d)
-		}
-	}
-	return nodes
 }

@@ -31,7 +31,7 @@ type setting struct {
 }
 
 func (s setting) String() string {
-	return strings.ReplaceAll(strings.TrimPrefix(s.key, "/proc/sys/"), "/", ".") + "=" + s.value
+	return exchange.Replace(strings.TrimPrefix(s.key, "/proc/sys/")) + "=" + s.value
 }
 
 // startPause clones the pause process into new namespaces and has it make the
@@ -123,9 +123,9 @@ func unlessDone(ctx context.Context, err error) error {
 
 // settings are what the pause of a sandbox has to do, in order.
 func (c *Config) settings(maxGID int64) ([]setting, error) {
-	s := []setting{{"hostname", c.Hostname}}
-	if c.Hostname == "" {
-		s = nil
+	var s []setting
+	if c.Hostname != "" && !c.HostNetwork {
+		s = append(s, setting{"hostname", c.Hostname})
 	}
 	sysctls := make(map[string]string)
 	if !c.HostNetwork {
@@ -136,10 +136,10 @@ func (c *Config) settings(maxGID int64) ([]setting, error) {
 		sysctls["net.ipv4.ping_group_range"] = "0 " + strconv.FormatInt(maxGID, 10)
 	}
 	for name, value := range c.Sysctls {
-		if !namespaced(name, c.HostNetwork) {
+		if !c.owns(name) {
 			return nil, &SysctlError{Name: name}
 		}
-		sysctls[strings.ReplaceAll(name, "/", ".")] = value
+		sysctls[SysctlName(name)] = value
 	}
 	names := make([]string, 0, len(sysctls))
 	for name := range sysctls {
@@ -147,7 +147,7 @@ func (c *Config) settings(maxGID int64) ([]setting, error) {
 	}
 	sort.Strings(names)
 	for _, name := range names {
-		file := path.Join("/proc/sys", strings.ReplaceAll(name, ".", "/"))
+		file := path.Join("/proc/sys", exchange.Replace(name))
 		s = append(s, setting{file, sysctls[name]})
 	}
 	return s, nil
@@ -163,19 +163,42 @@ func (e *SysctlError) Error() string {
 	return fmt.Sprintf("sysctl %q is not the sandbox's own", e.Name)
 }
 
-// namespaced says whether the kernel keeps a sysctl per network or IPC
-// namespace; the list is Kubernetes'.
-func namespaced(name string, hostNetwork bool) bool {
-	name = strings.ReplaceAll(name, "/", ".")
-	if strings.Contains(name, "..") || strings.ContainsRune(name, 0) {
-		return false
-	}
-	switch {
-	case strings.HasPrefix(name, "net."):
-		return !hostNetwork
-	case name == "kernel.sem", strings.HasPrefix(name, "kernel.shm"),
-		strings.HasPrefix(name, "kernel.msg"), strings.HasPrefix(name, "fs.mqueue."):
-		return true
+// owns says whether a sysctl is of a namespace that the sandbox has for itself.
+func (c *Config) owns(name string) bool {
+	switch SysctlNamespace(name) {
+	case "net":
+		return !c.HostNetwork
+	case "ipc":
+		return !c.HostIPC
 	}
 	return false
+}
+
+// SysctlNamespace tells by which namespace the kernel keeps a sysctl, "net" or
+// "ipc", and "" of one that would change the host or other sandboxes. The list
+// is Kubernetes'.
+func SysctlNamespace(name string) string {
+	name = SysctlName(name)
+	switch {
+	case strings.Contains(name, ".."), strings.Contains(name, "//"), strings.ContainsRune(name, 0):
+	case strings.HasPrefix(name, "net."):
+		return "net"
+	case name == "kernel.sem", strings.HasPrefix(name, "kernel.shm"),
+		strings.HasPrefix(name, "kernel.msg"), strings.HasPrefix(name, "fs.mqueue."):
+		return "ipc"
+	}
+	return ""
+}
+
+// exchange turns the dots of a name into slashes and back: where dots part the
+// words a slash stands for a dot in a word, as in net.ipv4.conf.eth0/100.
+var exchange = strings.NewReplacer(".", "/", "/", ".")
+
+// SysctlName is a sysctl's name with dots, in whichever of the two forms that
+// sysctl.d(5) allows it is given.
+func SysctlName(name string) string {
+	if i := strings.IndexAny(name, "./"); i >= 0 && name[i] == '/' {
+		return exchange.Replace(name)
+	}
+	return name
 }

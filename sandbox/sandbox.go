@@ -69,8 +69,10 @@ type Runtime struct {
 	cgroups *cgroupTree
 	uids    idMap
 	gids    idMap
-	warm    sync.WaitGroup
-	held    *holder // nil when the caller keeps descriptors
+	// minOOMScore is the lowest oom_score_adj that we may give.
+	minOOMScore int
+	warm        sync.WaitGroup
+	held        *holder // nil when the caller keeps descriptors
 }
 
 // New looks at what the kernel delegates and prepares, in the background, what
@@ -104,6 +106,9 @@ func New(o Options) (*Runtime, error) {
 	if r.gids, err = readIDMap("/proc/self/gid_map"); err != nil {
 		return nil, err
 	}
+	if r.minOOMScore, err = lowestOOMScore(); err != nil {
+		return nil, err
+	}
 	redirectLogrus(r.log)
 	r.warm.Go(func() { _, _ = defaultSeccomp(defaultCapabilities) })
 	if r.cgroups, err = openCgroups(o.Rootless); err != nil {
@@ -132,14 +137,36 @@ func (r *Runtime) Close() error {
 type Config struct {
 	ID       string // the pod's UID: letters, digits, '-', '_', '.'
 	Name     string // what ps shows beside "podrun-pause", such as "default/pod"
-	Hostname string // "" leaves the host's
+	Hostname string // "" leaves the host's; of no use with HostNetwork
 	// Sysctls of the sandbox's own namespaces, with dots or slashes.
 	Sysctls map[string]string
-	// HostNetwork: no network namespace of its own.
+	// HostNetwork: no network namespace of its own, and so no host name.
 	HostNetwork bool
+	// HostPID and HostIPC: the containers see the host's processes, and its
+	// System V IPC, message queues and /dev/shm.
+	HostPID, HostIPC bool
 	// SharePID: the containers see each other's processes, and the pause is
 	// the parent of what they leave behind.
 	SharePID bool
+}
+
+// foreignPID tells whether a container's processes are among others', so that
+// the kernel does not end them with its first.
+func (c *Config) foreignPID() bool { return c.SharePID || c.HostPID }
+
+// cloneFlags are the namespaces that the pause makes.
+func (c *Config) cloneFlags() uintptr {
+	var flags uintptr
+	if !c.HostIPC {
+		flags |= unix.CLONE_NEWIPC
+	}
+	if !c.HostNetwork {
+		flags |= unix.CLONE_NEWNET | unix.CLONE_NEWUTS
+	}
+	if c.SharePID && !c.HostPID {
+		flags |= unix.CLONE_NEWPID
+	}
+	return flags
 }
 
 // sandboxState is sandbox.json.
@@ -190,17 +217,12 @@ func (r *Runtime) CreateSandbox(ctx context.Context, c Config) (_ *Sandbox, err 
 	if err := fault.Point("sandbox.saved"); err != nil {
 		return nil, err
 	}
-	if err := s.mountShm(); err != nil {
-		return nil, err
+	if !c.HostIPC {
+		if err := s.mountShm(); err != nil {
+			return nil, err
+		}
 	}
-	flags := uintptr(unix.CLONE_NEWIPC | unix.CLONE_NEWUTS)
-	if !c.HostNetwork {
-		flags |= unix.CLONE_NEWNET
-	}
-	if c.SharePID {
-		flags |= unix.CLONE_NEWPID
-	}
-	err = startPause(ctx, c.Name, flags, settings, func(pid int) error {
+	err = startPause(ctx, c.Name, c.cloneFlags(), settings, func(pid int) error {
 		p, err := openProcess(pid, 0)
 		if err != nil {
 			return err
@@ -308,7 +330,13 @@ func (s *Sandbox) mountShm() error {
 	}.Mount()
 }
 
-func (s *Sandbox) shm() string { return filepath.Join(s.dir, "shm") }
+// shm is what the containers have at /dev/shm.
+func (s *Sandbox) shm() string {
+	if s.state.HostIPC {
+		return "/dev/shm"
+	}
+	return filepath.Join(s.dir, "shm")
+}
 
 // ID returns the pod's UID.
 func (s *Sandbox) ID() string { return s.state.ID }
@@ -355,8 +383,10 @@ func (s *Sandbox) Delete(ctx context.Context) error {
 	if err := s.endPause(ctx); err != nil {
 		errs = append(errs, fmt.Errorf("pause: %w", err))
 	}
-	if err := linux.Unmount(s.shm(), unix.MNT_DETACH); err != nil {
-		errs = append(errs, err)
+	if !s.state.HostIPC {
+		if err := linux.Unmount(s.shm(), unix.MNT_DETACH); err != nil {
+			errs = append(errs, err)
+		}
 	}
 	if len(errs) == 0 {
 		if err := fault.Point("sandbox.ended"); err != nil {

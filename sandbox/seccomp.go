@@ -2,6 +2,8 @@ package sandbox
 
 import (
 	"fmt"
+	"io"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -34,6 +36,50 @@ var defaultCapabilities = []string{
 // none in particular, sorted, as "CAP_CHOWN". The caller owns the slice.
 func DefaultCapabilities() []string { return slices.Clone(defaultCapabilities) }
 
+// seccompOf returns the filter of a container, nil for none.
+func seccompOf(c *ContainerConfig) (*configs.Seccomp, error) {
+	switch c.Seccomp {
+	case "":
+		return defaultSeccomp(c.Capabilities)
+	case "unconfined":
+		return nil, nil
+	}
+	return readSeccomp(c.Seccomp, c.Capabilities)
+}
+
+// readSeccomp reads a profile of the OCI's or, with includes and excludes by
+// capability and architecture, of Docker's form.
+func readSeccomp(path string, capabilities []string) (*configs.Seccomp, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	const limit = 4 << 20
+	b, err := io.ReadAll(io.LimitReader(f, limit))
+	if err != nil {
+		return nil, err
+	}
+	spec, err := profile.LoadProfile(string(b), specFor(capabilities))
+	if err != nil {
+		return nil, fmt.Errorf("seccomp profile %s: %w", path, err)
+	}
+	if spec == nil {
+		return nil, fmt.Errorf("seccomp profile %s: neither defaultAction nor syscalls in it", path)
+	}
+	config, err := specconv.SetupSeccomp(spec)
+	if err != nil {
+		return nil, fmt.Errorf("seccomp profile %s: %w", path, err)
+	}
+	return config, nil
+}
+
+// specFor is what profiles look at: some calls are open to who has a
+// capability.
+func specFor(capabilities []string) *specs.Spec {
+	return &specs.Spec{Process: &specs.Process{Capabilities: &specs.LinuxCapabilities{Bounding: capabilities}}}
+}
+
 // seccompCache holds one profile per set of capabilities, made once per
 // process: some calls are open only to who has the capability anyway.
 var seccompCache sync.Map // string -> func() (*configs.Seccomp, error)
@@ -50,9 +96,7 @@ func defaultSeccomp(capabilities []string) (*configs.Seccomp, error) {
 }
 
 func makeSeccomp(capabilities []string) (*configs.Seccomp, error) {
-	spec, err := profile.GetDefaultProfile(&specs.Spec{Process: &specs.Process{
-		Capabilities: &specs.LinuxCapabilities{Bounding: capabilities},
-	}})
+	spec, err := profile.GetDefaultProfile(specFor(capabilities))
 	if err != nil {
 		return nil, fmt.Errorf("seccomp profile: %w", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/moby/sys/user"
 	"golang.org/x/sys/unix"
@@ -32,12 +33,22 @@ func (e *UserError) Unwrap() error { return e.Err }
 
 // resolveUser turns "", "uid", "uid:gid", "name" or "name:group" into numbers
 // by the /etc/passwd and /etc/group of the root filesystem at rootfs, which
-// whoever made the image or runs in the container controls. Without a group
-// the user's own and all that list it as a member count.
-func (r *Runtime) resolveUser(rootfs, spec string, supplemental []int) (identity, error) {
+// whoever made the image or runs in the container controls. All groups that
+// list the user as a member count, as with containerd; with config.StrictGroups
+// only those that are asked for do.
+func (r *Runtime) resolveUser(rootfs string, config *ContainerConfig) (identity, error) {
+	spec, supplemental := config.User, config.SupplementalGroups
 	id, err := lookUpUser(rootfs, spec)
 	if err != nil {
 		return identity{}, &UserError{spec, err}
+	}
+	if name, _, grouped := strings.Cut(spec, ":"); config.StrictGroups {
+		id.Groups = nil
+	} else if grouped {
+		// With a group given, those of the user were not looked for.
+		if alone, err := lookUpUser(rootfs, name); err == nil {
+			id.Groups = alone.Groups
+		}
 	}
 	for _, g := range supplemental {
 		if !slices.Contains(id.Groups, g) {

@@ -52,6 +52,9 @@ func (s *Supervisor) Apply(manifest *corev1.Pod) (*corev1.Pod, Action, error) {
 		}
 		return nil, "", invalid(want.Name, errs)
 	}
+	if refused, _ := s.machine.check(want); len(refused) > 0 {
+		return nil, "", invalid(want.Name, refused)
+	}
 	if want.Annotations == nil {
 		want.Annotations = map[string]string{}
 	}

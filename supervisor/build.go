@@ -86,6 +86,10 @@ func (b builder) config(spec *corev1.Container) (sandbox.ContainerConfig, error)
 	if len(args) == 0 {
 		return sandbox.ContainerConfig{}, fmt.Errorf("container %q has no command, and neither has its image %q", spec.Name, spec.Image)
 	}
+	nodename, err := w.s.nodename(w.pod)
+	if err != nil {
+		return sandbox.ContainerConfig{}, err
+	}
 	cfg := sandbox.ContainerConfig{
 		ID:       w.run.id(spec.Name),
 		Name:     spec.Name,
@@ -93,12 +97,12 @@ func (b builder) config(spec *corev1.Container) (sandbox.ContainerConfig, error)
 		Env:      env,
 		Cwd:      first(spec.WorkingDir, img.Config.WorkingDir, "/"),
 		User:     img.Config.User,
-		Hostname: hostname(w.pod),
+		Hostname: nodename,
 		TTY:      spec.TTY,
 		Stdin:    spec.Stdin,
 		Mounts:   w.etcMounts(),
 	}
-	if err := applySecurity(&cfg, w.pod.Spec.SecurityContext, spec.SecurityContext); err != nil {
+	if err := applySecurity(&cfg, w.pod, spec, w.s.seccompDir()); err != nil {
 		return cfg, err
 	}
 	cfg.Resources = resources(spec)
@@ -114,7 +118,11 @@ func (b builder) config(spec *corev1.Container) (sandbox.ContainerConfig, error)
 // manifest's on top, in "NAME=value" form.
 func (b builder) environment(spec *corev1.Container, img *image.Image) ([]string, error) {
 	w := b.w
-	base := append([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOSTNAME=" + hostname(w.pod)}, img.Config.Env...)
+	nodename, err := w.s.nodename(w.pod)
+	if err != nil {
+		return nil, err
+	}
+	base := append([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOSTNAME=" + nodename}, img.Config.Env...)
 	if spec.TTY {
 		base = append(base, "TERM=xterm")
 	}

@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -28,10 +27,11 @@ func (w *worker) etcMounts() []sandbox.Mount {
 	return mounts
 }
 
-// writeFiles writes them into dir with what is known of p's network; nil is
-// nothing yet. They are written in place, never replaced: containers have them
-// mounted.
-func writeFiles(dir string, p *corev1.Pod, result *cni.Result) error {
+// writeFiles writes them with what is known of p's network; nil is nothing yet.
+// They are written in place, never replaced: containers have them mounted. It
+// is safe for concurrent use with the worker.
+func (w *worker) writeFiles(p *corev1.Pod, result *cni.Result) error {
+	dir := w.filesDir()
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
@@ -39,10 +39,28 @@ func writeFiles(dir string, p *corev1.Pod, result *cni.Result) error {
 	if result != nil {
 		network = *result
 	}
+	resolver, omitted := resolvConf(p, network.DNS)
+	if result != nil {
+		for _, what := range omitted {
+			w.warn("DNSConfigForming", "", what)
+		}
+	}
+	hosts := hostsFile(p, network)
+	if p.Spec.HostNetwork {
+		host, err := os.ReadFile("/etc/hosts")
+		if err != nil {
+			return err
+		}
+		hosts = hostHostsFile(string(host), p.Spec.HostAliases)
+	}
+	name, err := w.s.nodename(p)
+	if err != nil {
+		return err
+	}
 	for name, content := range map[string]string{
-		"hosts":       hostsFile(p, network),
-		"hostname":    hostname(p) + "\n",
-		"resolv.conf": resolvConf(p, network.DNS),
+		"hosts":       hosts,
+		"hostname":    name + "\n",
+		"resolv.conf": resolver,
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
 			return err
@@ -51,15 +69,47 @@ func writeFiles(dir string, p *corev1.Pod, result *cni.Result) error {
 	return nil
 }
 
-// hostname is the pod's host name: spec.hostname, or the pod's name cut to
-// what the kernel takes, as the kubelet does it.
+// hostname is the pod's host name: spec.hostnameOverride, spec.hostname, or the
+// pod's name cut to what DNS takes, as the kubelet does it.
 func hostname(p *corev1.Pod) string {
+	if o := p.Spec.HostnameOverride; o != nil && *o != "" {
+		return *o
+	}
 	name := first(p.Spec.Hostname, p.Name)
 	const limit = 63
 	if len(name) > limit {
 		name = strings.TrimRight(name[:limit], "-.")
 	}
 	return name
+}
+
+// clusterDomain is what a kubelet is told by --cluster-domain, and nearly all
+// are told.
+const clusterDomain = "cluster.local"
+
+// fqdn is the pod's name in the domain of its subdomain, "" without one.
+func fqdn(p *corev1.Pod) string {
+	if p.Spec.Subdomain == "" || p.Spec.HostnameOverride != nil && *p.Spec.HostnameOverride != "" {
+		return ""
+	}
+	return hostname(p) + "." + p.Spec.Subdomain + "." + p.Namespace + ".svc." + clusterDomain
+}
+
+// nodename is what uname(2) and /etc/hostname tell in the pod. With the host's
+// network it is the host's.
+func (s *Supervisor) nodename(p *corev1.Pod) (string, error) {
+	if p.Spec.HostNetwork {
+		return s.node, nil
+	}
+	full := fqdn(p)
+	if full == "" || !isTrue(p.Spec.SetHostnameAsFQDN) {
+		return hostname(p), nil
+	}
+	const limit = 64 // utsname(2)
+	if len(full) > limit {
+		return "", fmt.Errorf("failed to construct FQDN from pod hostname and cluster domain, FQDN %s is too long (%d characters is the max, %d characters requested)", full, limit, len(full))
+	}
+	return full, nil
 }
 
 // hostsFile is /etc/hosts as the kubelet writes it.
@@ -73,8 +123,8 @@ func hostsFile(p *corev1.Pod, network cni.Result) string {
 		"fe00::1\tip6-allnodes\n" +
 		"fe00::2\tip6-allrouters\n")
 	for _, ip := range network.IPs {
-		if p.Spec.Subdomain != "" {
-			fmt.Fprintf(&b, "%s\t%s.%s.%s.svc.cluster.local\t%s\n", ip.Addr(), hostname(p), p.Spec.Subdomain, p.Namespace, hostname(p))
+		if full := fqdn(p); full != "" {
+			fmt.Fprintf(&b, "%s\t%s\t%s\n", ip.Addr(), full, hostname(p))
 		} else {
 			fmt.Fprintf(&b, "%s\t%s\n", ip.Addr(), hostname(p))
 		}
@@ -82,71 +132,27 @@ func hostsFile(p *corev1.Pod, network cni.Result) string {
 	if network.HostIP.IsValid() {
 		fmt.Fprintf(&b, "%s\thost.podrun.internal\n", network.HostIP)
 	}
-	if len(p.Spec.HostAliases) > 0 {
-		b.WriteString("\n# Entries added by HostAliases.\n")
-		for _, a := range p.Spec.HostAliases {
-			fmt.Fprintf(&b, "%s\t%s\n", a.IP, strings.Join(a.Hostnames, "\t"))
-		}
-	}
+	writeAliases(&b, p.Spec.HostAliases)
 	return b.String()
 }
 
-// resolvConf is /etc/resolv.conf for the pod's dnsPolicy and dnsConfig
-// (https://kubernetes.io/docs/concepts/services-networking/dns-pod-service/).
-// The gateway of the pod network answers for the host's resolvers, so that
-// ClusterFirst and Default differ only in ndots.
-func resolvConf(p *corev1.Pod, dns cni.DNS) string {
-	servers, searches, options := dns.Servers, dns.Searches, dns.Options
-	switch p.Spec.DNSPolicy {
-	case corev1.DNSNone:
-		servers, searches, options = nil, nil, nil
-	case corev1.DNSDefault:
-	default:
-		options = append(options[:len(options):len(options)], "ndots:5")
-	}
-	if c := p.Spec.DNSConfig; c != nil {
-		servers = appendNew(servers, c.Nameservers...)
-		searches = appendNew(searches, c.Searches...)
-		for _, o := range c.Options {
-			option := o.Name
-			if o.Value != nil {
-				option += ":" + *o.Value
-			}
-			options = replaceOption(options, o.Name, option)
-		}
-	}
+// hostHostsFile is /etc/hosts of a pod in the host's network: the host's own,
+// and the pod's aliases.
+func hostHostsFile(host string, aliases []corev1.HostAlias) string {
 	var b strings.Builder
-	if len(searches) > 0 {
-		b.WriteString("search " + strings.Join(searches, " ") + "\n")
-	}
-	for _, s := range servers {
-		b.WriteString("nameserver " + s + "\n")
-	}
-	if len(options) > 0 {
-		b.WriteString("options " + strings.Join(options, " ") + "\n")
-	}
+	b.WriteString("# Kubernetes-managed hosts file (host network).\n" + host)
+	writeAliases(&b, aliases)
 	return b.String()
 }
 
-func appendNew(list []string, more ...string) []string {
-	out := list[:len(list):len(list)]
-	for _, s := range more {
-		if !slices.Contains(out, s) {
-			out = append(out, s)
-		}
+func writeAliases(b *strings.Builder, aliases []corev1.HostAlias) {
+	if len(aliases) == 0 {
+		return
 	}
-	return out
-}
-
-// replaceOption puts option in the place of one of the same name, or last.
-func replaceOption(options []string, name, option string) []string {
-	out := make([]string, 0, len(options)+1)
-	for _, o := range options {
-		if o != name && !strings.HasPrefix(o, name+":") {
-			out = append(out, o)
-		}
+	b.WriteString("\n# Entries added by HostAliases.\n")
+	for _, a := range aliases {
+		fmt.Fprintf(b, "%s\t%s\n", a.IP, strings.Join(a.Hostnames, "\t"))
 	}
-	return append(out, option)
 }
 
 // putAddress copies the pod's addresses from the network's answer; nil is none

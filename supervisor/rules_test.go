@@ -3,7 +3,6 @@ package supervisor
 import (
 	"maps"
 	"net/netip"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -14,7 +13,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"get.podrun.dev/podrun/cni"
-	"get.podrun.dev/podrun/sandbox"
 )
 
 func onePod() *corev1.Pod {
@@ -68,7 +66,7 @@ func TestResolvConf(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			p := onePod()
 			p.Spec.DNSPolicy, p.Spec.DNSConfig = c.policy, c.config
-			if got := resolvConf(p, dns); got != c.want {
+			if got, _ := resolvConf(p, dns); got != c.want {
 				t.Errorf("got\n%s\nwant\n%s", got, c.want)
 			}
 		})
@@ -185,36 +183,6 @@ func TestQOSClass(t *testing.T) {
 	}
 	if got := qosClass(p); got != corev1.PodQOSGuaranteed {
 		t.Errorf("with all: %s", got)
-	}
-}
-
-func TestNonRoot(t *testing.T) {
-	for _, c := range []struct {
-		user         string
-		fromManifest bool
-		want         string
-	}{
-		{"1000", true, ""}, {"1000:0", false, ""}, {"0", true, "breaks non-root policy"}, {"", false, "will run as root"},
-		{"0:5", false, "will run as root"}, {"www", false, "non-numeric user (www)"},
-	} {
-		err := checkNonRoot(c.user, c.fromManifest)
-		if (c.want == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), c.want) {
-			t.Errorf("checkNonRoot(%q, %v) = %v, want %q", c.user, c.fromManifest, err, c.want)
-		}
-	}
-}
-
-func TestCapabilities(t *testing.T) {
-	list := capabilities(&corev1.Capabilities{Drop: []corev1.Capability{"ALL"}, Add: []corev1.Capability{"NET_ADMIN", "cap_chown"}})
-	if want := []string{"CAP_CHOWN", "CAP_NET_ADMIN"}; !slices.Equal(list, want) {
-		t.Errorf("drop all, add two: %v, want %v", list, want)
-	}
-	list = capabilities(&corev1.Capabilities{Drop: []corev1.Capability{"CHOWN"}})
-	if slices.Contains(list, "CAP_CHOWN") || len(list) != len(sandbox.DefaultCapabilities())-1 {
-		t.Errorf("the default without chown: %v", list)
-	}
-	if got := capabilities(&corev1.Capabilities{}); got == nil {
-		t.Error("no change gives nil, which would be the default by accident")
 	}
 }
 

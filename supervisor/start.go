@@ -30,6 +30,11 @@ func (e *startError) Unwrap() error { return e.err }
 // starting brings the pod to Running, from nothing or from whatever an
 // earlier node left: each step first looks for what is already there.
 func (w *worker) starting(ctx context.Context) {
+	if reason, message := rejection(w.pod); reason != "" {
+		w.warn(reason, "", message)
+		w.finish(ctx, corev1.PodFailed, reason, "Pod was rejected: "+message)
+		return
+	}
 	startCtx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	w.setAbort(cancel)
@@ -75,7 +80,7 @@ func (w *worker) start(ctx context.Context) error {
 		if volumes, err = w.s.volumes.Prepare(w.pod); err != nil {
 			return &startError{reason: reasonCreating, err: err}
 		}
-		if err := writeFiles(w.filesDir(), w.pod, w.net); err != nil {
+		if err := w.writeFiles(w.pod, w.net); err != nil {
 			return &startError{reason: reasonCreating, err: err}
 		}
 		if err := w.openSandbox(gctx); err != nil {
@@ -141,10 +146,12 @@ func (n *connection) begin(ctx context.Context, netns string) {
 	}
 	request := n.w.cniPod(netns)
 	n.group.Go(func() (err error) {
-		if n.result, err = n.w.s.network.Add(ctx, request); err != nil {
+		if n.pod.Spec.HostNetwork {
+			n.result = n.w.s.network.Host(parseAddr(n.w.s.hostIP))
+		} else if n.result, err = n.w.s.network.Add(ctx, request); err != nil {
 			return &startError{reason: reasonCreating, err: fmt.Errorf("set up network: %w", err)}
 		}
-		if err := writeFiles(n.w.filesDir(), n.pod, n.result); err != nil {
+		if err := n.w.writeFiles(n.pod, n.result); err != nil {
 			return &startError{reason: reasonCreating, err: err}
 		}
 		return nil
@@ -181,21 +188,41 @@ func (w *worker) openSandbox(ctx context.Context) error {
 	}
 	// What a dead sandbox left: its address is given back before the new
 	// sandbox asks for it again.
-	if err := w.s.network.Del(ctx, w.cniPod("")); err != nil {
+	if err := w.leaveNetwork(ctx); err != nil {
 		return fmt.Errorf("remove network of the dead sandbox: %w", err)
 	}
 	if err := w.dropSandbox(ctx); err != nil {
 		return fmt.Errorf("remove the dead sandbox: %w", err)
 	}
-	w.box, err = w.s.sandboxes.CreateSandbox(ctx, sandbox.Config{
-		ID: string(w.uid), Name: w.namespace + "/" + w.name,
-		Hostname: hostname(w.pod), Sysctls: sysctls(w.pod),
-		SharePID: w.pod.Spec.ShareProcessNamespace != nil && *w.pod.Spec.ShareProcessNamespace,
-	})
+	config, err := w.sandboxConfig()
+	if err != nil {
+		return err
+	}
+	w.box, err = w.s.sandboxes.CreateSandbox(ctx, config)
 	if err != nil {
 		return fmt.Errorf("create sandbox: %w", err)
 	}
 	return w.s.anchor(w.box.Pid())
+}
+
+// sandboxConfig says what namespaces the pod has and what is set in them.
+func (w *worker) sandboxConfig() (sandbox.Config, error) {
+	spec := &w.pod.Spec
+	nodename, err := w.s.nodename(w.pod)
+	return sandbox.Config{
+		ID: string(w.uid), Name: w.namespace + "/" + w.name,
+		Hostname: nodename, Sysctls: sysctls(w.pod),
+		HostNetwork: spec.HostNetwork, HostPID: spec.HostPID, HostIPC: spec.HostIPC,
+		SharePID: isTrue(spec.ShareProcessNamespace),
+	}, err
+}
+
+// leaveNetwork gives the pod's address back. It is idempotent.
+func (w *worker) leaveNetwork(ctx context.Context) error {
+	if w.pod.Spec.HostNetwork {
+		return nil
+	}
+	return w.s.network.Del(ctx, w.cniPod(""))
 }
 
 func (w *worker) cniPod(netns string) cni.Pod {

@@ -217,7 +217,7 @@ func (w *worker) dropLive(c *container) {
 func (w *worker) tearDown(ctx context.Context) error {
 	w.removeAll(w.containers())
 	w.removing.Wait()
-	if err := errors.Join(fault.Point("teardown.network"), w.s.network.Del(ctx, w.cniPod(""))); err != nil {
+	if err := errors.Join(fault.Point("teardown.network"), w.leaveNetwork(ctx)); err != nil {
 		return err
 	}
 	w.net = nil

@@ -34,6 +34,7 @@ type Config struct {
 	DataDir   string // survives it
 	Node      string // the name shown as NODE
 	HostIP    string // status.hostIP of every pod
+	Rootless  bool   // every pod is in a user namespace already
 	// Anchor writes down a process that lives as long as its pod, so that a
 	// node which lost its reaper finds the way back to its pods.
 	Anchor func(pid int) error
@@ -51,6 +52,7 @@ type Supervisor struct {
 	paths     struct{ State, Data string }
 	node      string
 	hostIP    string
+	machine   machine
 	anchor    func(pid int) error
 	log       *slog.Logger
 
@@ -70,7 +72,7 @@ func New(c Config) *Supervisor {
 	}
 	s := &Supervisor{
 		store: c.Store, sandboxes: c.Sandboxes, network: c.Network, images: c.Images, volumes: c.Volumes,
-		node: c.Node, hostIP: c.HostIP, anchor: c.Anchor, log: log,
+		node: c.Node, hostIP: c.HostIP, machine: lookAtMachine(c.Rootless), anchor: c.Anchor, log: log,
 		workers: map[types.NamespacedName]*worker{},
 	}
 	s.paths.State, s.paths.Data = c.StateDir, c.DataDir
