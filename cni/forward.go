@@ -2,17 +2,17 @@ package cni
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"net"
 	"net/netip"
-	"sync"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
+
+	"get.podrun.dev/podrun/internal/relay"
 )
 
 const (
@@ -60,34 +60,5 @@ func (f *tcpForwarder) handle(r *tcp.ForwarderRequest) {
 	}
 	r.Complete(false)
 	endpoint.SocketOptions().SetKeepAlive(true)
-	splice(f.ctx, gonet.NewTCPConn(&queue, endpoint), outside.(*net.TCPConn))
-}
-
-// half is a connection whose sending side can be ended alone.
-type half interface {
-	net.Conn
-	CloseWrite() error
-}
-
-// splice copies both ways until both are done or ctx ends, and closes both.
-// The end of one direction is passed on as such.
-func splice(ctx context.Context, a, b half) {
-	stop := context.AfterFunc(ctx, func() { _ = a.Close(); _ = b.Close() })
-	defer stop()
-	var wait sync.WaitGroup
-	wait.Go(func() { copyHalf(a, b) })
-	wait.Go(func() { copyHalf(b, a) })
-	wait.Wait()
-	_ = a.Close()
-	_ = b.Close()
-}
-
-func copyHalf(dst, src half) {
-	if _, err := io.Copy(dst, src); err != nil {
-		// A broken connection is broken both ways.
-		_ = dst.Close()
-		_ = src.Close()
-		return
-	}
-	_ = dst.CloseWrite()
+	relay.Join(f.ctx, gonet.NewTCPConn(&queue, endpoint), outside.(*net.TCPConn))
 }

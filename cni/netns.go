@@ -1,11 +1,14 @@
 package cni
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"runtime"
+	"strconv"
 
 	"github.com/containernetworking/plugins/pkg/ns"
 	"golang.org/x/sys/unix"
@@ -65,4 +68,30 @@ func onThread(enter, fn func() error) error {
 		done <- err
 	}()
 	return <-done
+}
+
+// DialPod connects to a port of a pod from inside its network namespace, so
+// that a server which listens on loopback only is reached too. IPv4 is tried
+// first, as container runtimes do it. nil stands for the host's namespace.
+func DialPod(ctx context.Context, netns *os.File, port uint16) (conn *net.TCPConn, err error) {
+	dial := func() error {
+		var d net.Dialer
+		var errs []error
+		for _, host := range []string{"127.0.0.1", "::1"} {
+			// An address without a name: nothing is looked up in the pod.
+			c, err := d.DialContext(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(int(port))))
+			if err == nil {
+				conn = c.(*net.TCPConn)
+				return nil
+			}
+			errs = append(errs, err)
+		}
+		return errs[0]
+	}
+	if netns == nil {
+		err = dial()
+	} else {
+		err = inNamespace(netns.Fd(), dial)
+	}
+	return conn, err
 }

@@ -54,6 +54,7 @@ func (a *api) handler() http.Handler {
 	handle("PUT /podrun/v1/namespaces/{namespace}/pods/{name}/apply", a.applyPod)
 	handle("POST /podrun/v1/namespaces/{namespace}/pods/{name}/exec", a.exec)
 	handle("POST /podrun/v1/execs/{id}/resize", a.resizeExec)
+	handle("POST /podrun/v1/namespaces/{namespace}/pods/{name}/portforward", a.portForward)
 	handle("GET /podrun/v1/containers", a.listContainers)
 	handle("POST /podrun/v1/containers/{id}/stop", a.stopContainer)
 	handle("POST /podrun/v1/images/pull", a.pullImage)

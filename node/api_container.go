@@ -92,11 +92,7 @@ func (a *api) exec(w http.ResponseWriter, r *http.Request) error {
 		return apierrors.NewBadRequest("you must specify at least one command for the container")
 	}
 	files := ConnFiles(r.Context())
-	defer func() {
-		for _, f := range files {
-			_ = f.Close()
-		}
-	}()
+	defer closeFiles(files...)
 	if len(files) != 3 {
 		return apierrors.NewBadRequest(fmt.Sprintf("exec needs 3 descriptors beside the request, got %d", len(files)))
 	}

@@ -27,6 +27,7 @@ var table = []struct {
 	{groupKubectl, describeCommand},
 	{groupKubectl, logsCommand},
 	{groupKubectl, execCommand},
+	{groupKubectl, portForwardCommand},
 	{groupKubectl, deleteCommand},
 	{groupDocker, psCommand},
 	{groupDocker, stopCommand},

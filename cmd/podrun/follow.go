@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -120,4 +121,42 @@ func (f *follower) close() {
 		_ = f.stream.Close()
 		f.stream = nil
 	}
+}
+
+// errPodGone says that a pod was deleted while somebody waited for it.
+var errPodGone = errors.New("the pod was deleted")
+
+// awaitPod returns p, which was read from the node, as soon as it is as wanted,
+// or errPodGone.
+func awaitPod(ctx context.Context, client *node.Client, p *corev1.Pod, wanted func(*corev1.Pod) bool) (*corev1.Pod, error) {
+	if wanted(p) {
+		return p, nil
+	}
+	f := follower{
+		client: client, namespace: p.Namespace, known: knowing(*p),
+		options: metav1.ListOptions{FieldSelector: "metadata.name=" + p.Name, ResourceVersion: p.ResourceVersion},
+	}
+	defer f.close()
+	for {
+		change, err := f.next(ctx)
+		switch {
+		case err != nil:
+			return nil, err
+		case change.gone && change.pod.UID == p.UID || change.pod.UID != p.UID:
+			return nil, errPodGone
+		case wanted(change.pod):
+			return change.pod, nil
+		}
+	}
+}
+
+// awaitRunning waits until p runs or has ended, for timeout at most.
+func awaitRunning(ctx context.Context, client *node.Client, p *corev1.Pod, timeout time.Duration) (*corev1.Pod, error) {
+	during, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	running, err := awaitPod(during, client, p, func(p *corev1.Pod) bool { return p.Status.Phase != corev1.PodPending })
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		return nil, plainf("timed out waiting for the condition on pods/%s", p.Name)
+	}
+	return running, err
 }
