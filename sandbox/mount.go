@@ -1,10 +1,13 @@
 package sandbox
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"path"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"golang.org/x/sys/unix"
@@ -15,8 +18,11 @@ type Mount struct {
 	Source      string // on the host side: a file or directory; for other types what mount(2) wants
 	Destination string // absolute, in the container; made if it is not there
 	ReadOnly    bool
-	Type        string // "" binds Source with all that is mounted below it; else a filesystem type such as "tmpfs"
-	Data        string // filesystem options, comma separated
+	// RecursiveReadOnly makes what is mounted below Source read-only too.
+	RecursiveReadOnly     bool
+	NoExec, NoDev, NoSUID bool
+	Type                  string // "" binds Source with all that is mounted below it; else a filesystem type such as "tmpfs"
+	Data                  string // filesystem options, comma separated
 	// Propagation is Kubernetes' word: "" or "None", "HostToContainer" or
 	// "Bidirectional".
 	Propagation string
@@ -53,8 +59,15 @@ func (m Mount) config() (*configs.Mount, error) {
 	} else {
 		c.Flags = unix.MS_NOSUID | unix.MS_NODEV
 	}
-	if m.ReadOnly {
-		c.Flags |= unix.MS_RDONLY
+	for flag, on := range map[int]bool{
+		unix.MS_RDONLY: m.ReadOnly, unix.MS_NOEXEC: m.NoExec, unix.MS_NODEV: m.NoDev, unix.MS_NOSUID: m.NoSUID,
+	} {
+		if on {
+			c.Flags |= flag
+		}
+	}
+	if m.RecursiveReadOnly {
+		c.RecAttr = &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
 	}
 	switch m.Propagation {
 	case "", "None":
@@ -68,6 +81,19 @@ func (m Mount) config() (*configs.Mount, error) {
 	}
 	return c, nil
 }
+
+// RecursiveReadOnly tells why the kernel has no recursive read-only mounts
+// (Linux 5.12), nil when it has.
+func RecursiveReadOnly() error { return hasMountSetattr() }
+
+var hasMountSetattr = sync.OnceValue(func() error {
+	// Nothing is changed at a descriptor that is none.
+	err := unix.MountSetattr(-1, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
+	if errors.Is(err, unix.EBADF) {
+		return nil
+	}
+	return os.NewSyscallError("mount_setattr", err)
+})
 
 // rootPropagation is what the container's root needs for its mounts'.
 func rootPropagation(extra []Mount) int {
