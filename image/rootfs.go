@@ -29,11 +29,31 @@ func (s *Store) Rootfs(img *Image, dir string) (linux.Mount, error) {
 	if len(img.Layers) == 0 {
 		return linux.Mount{Source: upper, Flags: unix.MS_BIND}, nil
 	}
+	return s.overlay(img, dir, fmt.Sprintf(",upperdir=%s,workdir=%s", upper, work))
+}
+
+// ReadOnly returns the mount that shows an image's files and takes no changes.
+// The caller sets the mount's target.
+func (s *Store) ReadOnly(img *Image) (linux.Mount, error) {
+	switch len(img.Layers) {
+	case 0:
+		return linux.Mount{Source: "tmpfs", Type: "tmpfs", Data: "size=4096", Flags: unix.MS_RDONLY}, nil
+	case 1: // overlay takes no single layer
+		return linux.Mount{Source: filepath.Join(s.layerDir(img.Layers[0]), "fs"), Flags: unix.MS_BIND | unix.MS_RDONLY}, nil
+	}
+	m, err := s.overlay(img, "", "")
+	m.Flags |= unix.MS_RDONLY
+	return m, err
+}
+
+// overlay is the mount of an image's layers. more are options for the upper
+// directory, which is in dir.
+func (s *Store) overlay(img *Image, dir, more string) (linux.Mount, error) {
 	lower := make([]string, 0, len(img.Layers))
 	for i := len(img.Layers) - 1; i >= 0; i-- { // overlay wants the topmost first
 		lower = append(lower, filepath.Join(s.layerDir(img.Layers[i]), "fs"))
 	}
-	options := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", strings.Join(lower, ":"), upper, work)
+	options := "lowerdir=" + strings.Join(lower, ":") + more
 	if s.rootless {
 		options += ",userxattr" // Linux 5.11: overlay in a user namespace
 	}
