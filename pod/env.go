@@ -1,165 +1,226 @@
 package pod
 
 import (
+	"errors"
 	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
-// Expand replaces $(NAME) by the value that lookup gives, and $$ by $, as
-// Kubernetes does in command, args and env. A reference that lookup does not
-// know stays as it is
-// (https://kubernetes.io/docs/tasks/inject-data-application/define-interdependent-environment-variables/).
-func Expand(s string, lookup func(name string) (string, bool)) string {
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] != '$' || i+1 == len(s) {
-			b.WriteByte(s[i])
-			continue
-		}
-		switch s[i+1] {
-		case '$':
-			b.WriteByte('$')
-			i++
-		case '(':
-			end := strings.IndexByte(s[i+2:], ')')
-			if end < 0 {
-				b.WriteByte('$')
-				continue
-			}
-			name := s[i+2 : i+2+end]
-			if v, ok := lookup(name); ok {
-				b.WriteString(v)
-			} else {
-				b.WriteString("$(" + name + ")")
-			}
-			i += 2 + end
-		default:
-			b.WriteByte('$')
-		}
-	}
-	return b.String()
+// Sources gives what an environment is made of beside its pod. An object that
+// is not there is a NotFound error of the Kubernetes API.
+type Sources interface {
+	ConfigMap(name string) (*corev1.ConfigMap, error)
+	Secret(name string) (*corev1.Secret, error)
+	// Allocatable is what the node can give: the limit of who has none.
+	Allocatable() corev1.ResourceList
+	// OpenFile opens a file of one of the pod's volumes for reading; no link
+	// leads out of the volume.
+	OpenFile(volume, path string) (io.ReadCloser, error)
 }
 
-// Command returns the program and arguments of a container: its command or
-// else the image's entrypoint, with its args or else, when it has no command
-// either, the image's cmd. References are expanded from env, which is in
-// NAME=value form.
-func Command(c *corev1.Container, entrypoint, cmd, env []string) []string {
-	program, args := c.Command, c.Args
-	if len(program) == 0 {
-		if program = entrypoint; len(args) == 0 {
-			args = cmd
-			return append(append([]string{}, program...), args...)
-		}
-	}
-	values := map[string]string{}
-	for _, kv := range env {
-		name, value, _ := strings.Cut(kv, "=")
-		values[name] = value
-	}
-	lookup := func(name string) (string, bool) { v, ok := values[name]; return v, ok }
-	var out []string
-	for i, s := range append(append([]string{}, program...), args...) {
-		if i < len(program) && len(c.Command) == 0 {
-			out = append(out, s) // the image's words are not Kubernetes' syntax
-			continue
-		}
-		out = append(out, Expand(s, lookup))
+// Env is the environment of a container.
+type Env struct {
+	order   []string
+	values  map[string]string
+	defined map[string]string // by the manifest: what $(NAME) can name
+}
+
+// List returns the variables in NAME=value form and the order in which they
+// were first named.
+func (e *Env) List() []string {
+	out := make([]string, 0, len(e.order))
+	for _, name := range e.order {
+		out = append(out, name+"="+e.values[name])
 	}
 	return out
 }
 
-// Environment returns base with the variables of c on top, in NAME=value form
-// and the order in which they were first named. p gives what fieldRef asks
-// for; its status must hold the pod's addresses when NeedsIP says so.
-func Environment(base []string, c *corev1.Container, p *corev1.Pod) ([]string, error) {
-	var order []string
-	values := map[string]string{}
-	set := func(name, value string) {
-		if _, ok := values[name]; !ok {
-			order = append(order, name)
-		}
-		values[name] = value
+func (e *Env) set(name, value string) {
+	if _, ok := e.values[name]; !ok {
+		e.order = append(e.order, name)
 	}
+	e.values[name] = value
+}
+
+func (e *Env) define(name, value string) {
+	e.defined[name] = value
+	e.set(name, value)
+}
+
+func (e *Env) lookup(name string) (string, bool) {
+	v, ok := e.defined[name]
+	return v, ok
+}
+
+// Command returns the program and arguments of a container: its command or
+// else the image's entrypoint, with its args or else, when it has no command
+// either, the image's cmd. References to variables of the manifest are
+// expanded in the manifest's words; the image's are not Kubernetes' syntax.
+func (e *Env) Command(c *corev1.Container, entrypoint, cmd []string) []string {
+	expand := func(words []string) []string {
+		out := make([]string, 0, len(words))
+		for _, s := range words {
+			out = append(out, Expand(s, e.lookup))
+		}
+		return out
+	}
+	switch {
+	case len(c.Command) > 0:
+		return append(expand(c.Command), expand(c.Args)...)
+	case len(c.Args) > 0:
+		return append(slices.Clone(entrypoint), expand(c.Args)...)
+	}
+	return append(slices.Clone(entrypoint), cmd...)
+}
+
+// SubPath returns the subPath of a mount, its subPathExpr expanded. A variable
+// without a value is an error, for it would name another directory.
+func (e *Env) SubPath(m *corev1.VolumeMount) (string, error) {
+	if m.SubPathExpr == "" {
+		return m.SubPath, nil
+	}
+	missing := map[string]bool{}
+	path := Expand(m.SubPathExpr, func(name string) (string, bool) {
+		if e.defined[name] == "" {
+			missing[name] = true
+		}
+		return e.defined[name], true
+	})
+	if len(missing) > 0 {
+		return "", fmt.Errorf("missing value for %s", strings.Join(slices.Sorted(maps.Keys(missing)), ", "))
+	}
+	return path, nil
+}
+
+// Environment returns base, which is in NAME=value form, with the variables of
+// c on top: those of envFrom, then those of env. p gives what fieldRef asks
+// for; its status must hold the pod's addresses when NeedsIP says so. The
+// errors are the kubelet's.
+func Environment(base []string, c *corev1.Container, p *corev1.Pod, from Sources) (*Env, error) {
+	e := &Env{values: map[string]string{}, defined: map[string]string{}}
 	for _, kv := range base {
 		name, value, _ := strings.Cut(kv, "=")
-		set(name, value)
+		e.set(name, value)
 	}
-	// References see the variables named before them in the manifest, not the
-	// image's.
-	defined := map[string]string{}
-	lookup := func(name string) (string, bool) { v, ok := defined[name]; return v, ok }
-	for _, e := range c.Env {
-		value := Expand(e.Value, lookup)
-		if e.ValueFrom != nil {
-			if e.ValueFrom.FieldRef == nil {
-				return nil, fmt.Errorf("environment variable %s: this kind of valueFrom is not supported", e.Name)
-			}
-			var err error
-			if value, err = Field(p, e.ValueFrom.FieldRef.FieldPath); err != nil {
-				return nil, fmt.Errorf("environment variable %s: %w", e.Name, err)
-			}
+	for i := range c.EnvFrom {
+		if err := e.addAll(&c.EnvFrom[i], from); err != nil {
+			return nil, err
 		}
-		defined[e.Name] = value
-		set(e.Name, value)
 	}
-	out := make([]string, 0, len(order))
-	for _, name := range order {
-		out = append(out, name+"="+values[name])
+	for i := range c.Env {
+		v := &c.Env[i]
+		if v.Value != "" || v.ValueFrom == nil {
+			// References see what was defined before them in the manifest, not
+			// what the image sets.
+			e.define(v.Name, Expand(v.Value, e.lookup))
+			continue
+		}
+		value, ok, err := valueFrom(v.ValueFrom, c, p, from)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			e.define(v.Name, value)
+		}
 	}
-	return out, nil
+	return e, nil
 }
 
-// Field returns the value of a field of p that the downward API may name
-// (https://kubernetes.io/docs/concepts/workloads/pods/downward-api/).
-func Field(p *corev1.Pod, path string) (string, error) {
-	if name, ok := subscript(path, "metadata.labels"); ok {
-		return p.Labels[name], nil
-	}
-	if name, ok := subscript(path, "metadata.annotations"); ok {
-		return p.Annotations[name], nil
-	}
-	switch path {
-	case "metadata.name":
-		return p.Name, nil
-	case "metadata.namespace":
-		return p.Namespace, nil
-	case "metadata.uid":
-		return string(p.UID), nil
-	case "spec.nodeName":
-		return p.Spec.NodeName, nil
-	case "spec.serviceAccountName":
-		return p.Spec.ServiceAccountName, nil
-	case "status.hostIP":
-		return p.Status.HostIP, nil
-	case "status.hostIPs":
-		var ips []string
-		for _, ip := range p.Status.HostIPs {
-			ips = append(ips, ip.IP)
+// addAll adds the variables of a whole object.
+func (e *Env) addAll(s *corev1.EnvFromSource, from Sources) error {
+	data := map[string]string{}
+	switch {
+	case s.ConfigMapRef != nil:
+		m, err := from.ConfigMap(s.ConfigMapRef.Name)
+		if err != nil {
+			return unlessOptional(err, s.ConfigMapRef.Optional)
 		}
-		return strings.Join(ips, ","), nil
-	case "status.podIP":
-		return p.Status.PodIP, nil
-	case "status.podIPs":
-		var ips []string
-		for _, ip := range p.Status.PodIPs {
-			ips = append(ips, ip.IP)
+		data = m.Data
+	case s.SecretRef != nil:
+		secret, err := from.Secret(s.SecretRef.Name)
+		if err != nil {
+			return unlessOptional(err, s.SecretRef.Optional)
 		}
-		return strings.Join(ips, ","), nil
+		for k, v := range secret.Data {
+			data[k] = string(v)
+		}
 	}
-	return "", fmt.Errorf("field %q is not one that fieldRef can name", path)
+	for _, k := range slices.Sorted(maps.Keys(data)) {
+		e.define(s.Prefix+k, data[k])
+	}
+	return nil
 }
 
-// NeedsIP tells whether a fieldRef path asks for the address of the pod.
-func NeedsIP(path string) bool { return path == "status.podIP" || path == "status.podIPs" }
-
-// subscript returns KEY of path PREFIX['KEY'].
-func subscript(path, prefix string) (string, bool) {
-	rest, ok := strings.CutPrefix(path, prefix+"['")
-	if !ok {
-		return "", false
+// valueFrom returns the value of a variable, and false when it is optional and
+// not there: then the variable is not set.
+func valueFrom(s *corev1.EnvVarSource, c *corev1.Container, p *corev1.Pod, from Sources) (value string, ok bool, err error) {
+	switch {
+	case s.FieldRef != nil:
+		value, err = Field(p, s.FieldRef.FieldPath)
+		return value, err == nil, err
+	case s.ResourceFieldRef != nil:
+		value, err = ResourceField(p, c, s.ResourceFieldRef, from.Allocatable)
+		return value, err == nil, err
+	case s.ConfigMapKeyRef != nil:
+		ref := s.ConfigMapKeyRef
+		m, err := from.ConfigMap(ref.Name)
+		if err != nil {
+			return "", false, unlessOptional(err, ref.Optional)
+		}
+		if value, ok = m.Data[ref.Key]; !ok && !isTrue(ref.Optional) {
+			return "", false, fmt.Errorf("couldn't find key %s in ConfigMap %s/%s", ref.Key, p.Namespace, ref.Name)
+		}
+		return value, ok, nil
+	case s.SecretKeyRef != nil:
+		ref := s.SecretKeyRef
+		secret, err := from.Secret(ref.Name)
+		if err != nil {
+			return "", false, unlessOptional(err, ref.Optional)
+		}
+		data, ok := secret.Data[ref.Key]
+		if !ok && !isTrue(ref.Optional) {
+			return "", false, fmt.Errorf("couldn't find key %s in Secret %s/%s", ref.Key, p.Namespace, ref.Name)
+		}
+		return string(data), ok, nil
+	case s.FileKeyRef != nil:
+		return fileKey(s.FileKeyRef, from)
 	}
-	return strings.CutSuffix(rest, "']")
+	return "", false, errors.New("this kind of valueFrom is not supported")
 }
+
+// fileKey reads a variable from a file that, most often, an init container
+// wrote into a volume.
+func fileKey(ref *corev1.FileKeySelector, from Sources) (string, bool, error) {
+	f, err := from.OpenFile(ref.VolumeName, ref.Path)
+	if errors.Is(err, fs.ErrNotExist) && isTrue(ref.Optional) {
+		return "", false, nil
+	}
+	if err != nil {
+		return "", false, fmt.Errorf("couldn't parse env file: %w", err)
+	}
+	defer func() { _ = f.Close() }()
+	value, err := envFileValue(f, ref.Key)
+	if err != nil {
+		return "", false, fmt.Errorf("couldn't parse env file: %q of volume %q: %w", ref.Path, ref.VolumeName, err)
+	}
+	if value == "" && !isTrue(ref.Optional) {
+		return "", false, fmt.Errorf("environment variable key %q not found in file %q of volume %q", ref.Key, ref.Path, ref.VolumeName)
+	}
+	return value, value != "", nil
+}
+
+func unlessOptional(err error, optional *bool) error {
+	if apierrors.IsNotFound(err) && isTrue(optional) {
+		return nil
+	}
+	return err
+}
+
+func isTrue(b *bool) bool { return b != nil && *b }

@@ -2,7 +2,6 @@ package pod_test
 
 import (
 	"slices"
-	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -77,61 +76,5 @@ func TestUpdate(t *testing.T) {
 				t.Errorf("refused %v, want %v", fields, c.fields)
 			}
 		})
-	}
-}
-
-func TestExpand(t *testing.T) {
-	values := map[string]string{"A": "1", "B": "$(A)", "EMPTY": ""}
-	lookup := func(name string) (string, bool) { v, ok := values[name]; return v, ok }
-	for in, want := range map[string]string{
-		"": "", "plain": "plain", "$(A)": "1", "x$(A)y$(A)": "x1y1", "$$(A)": "$(A)", "$$$(A)": "$1", "$(NO)": "$(NO)",
-		"$(A": "$(A", "$A": "$A", "$": "$", "$$": "$", "$(B)": "$(A)", "[$(EMPTY)]": "[]", "$()": "$()", "a$": "a$",
-	} {
-		if got := pod.Expand(in, lookup); got != want {
-			t.Errorf("Expand(%q) = %q, want %q", in, got, want)
-		}
-	}
-}
-
-func TestCommand(t *testing.T) {
-	entrypoint, cmd := []string{"entry", "$(A)"}, []string{"cmd"}
-	env := []string{"A=1"}
-	for _, c := range []struct {
-		name          string
-		command, args []string
-		want          string
-	}{
-		{"the image's", nil, nil, "entry $(A) cmd"},
-		{"args replace cmd", nil, []string{"$(A)"}, "entry $(A) 1"},
-		{"command replaces both", []string{"run", "$(A)"}, nil, "run 1"},
-		{"command and args", []string{"run"}, []string{"$$(A)"}, "run $(A)"},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			got := strings.Join(pod.Command(&corev1.Container{Command: c.command, Args: c.args}, entrypoint, cmd, env), " ")
-			if got != c.want {
-				t.Errorf("got %q, want %q", got, c.want)
-			}
-		})
-	}
-}
-
-func TestEnvironment(t *testing.T) {
-	p := minimal()
-	p.Labels = map[string]string{"app": "x"}
-	p.Status.PodIP = "10.0.0.1"
-	field := func(name, path string) corev1.EnvVar {
-		return corev1.EnvVar{Name: name, ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: path}}}
-	}
-	c := &corev1.Container{Env: []corev1.EnvVar{
-		{Name: "PATH", Value: "/mine"}, {Name: "A", Value: "1"}, {Name: "B", Value: "$(A)$(LATER)$(HOME)"}, {Name: "LATER", Value: "2"},
-		field("IP", "status.podIP"), field("LABEL", "metadata.labels['app']"), field("NAME", "metadata.name"),
-	}}
-	env, err := pod.Environment([]string{"PATH=/bin", "HOME=/root"}, c, p)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := []string{"PATH=/mine", "HOME=/root", "A=1", "B=1$(LATER)$(HOME)", "LATER=2", "IP=10.0.0.1", "LABEL=x", "NAME=p"}
-	if !slices.Equal(env, want) {
-		t.Errorf("environment %q, want %q", env, want)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -45,6 +44,7 @@ func (b builder) find(spec *corev1.Container) *container {
 func (b builder) create(ctx context.Context, spec *corev1.Container) (*container, error) {
 	w := b.w
 	cfg, err := b.config(spec)
+	defer w.releaseSubPaths(spec, w.run.id(spec.Name))
 	if err != nil {
 		return nil, &startError{container: spec.Name, reason: reasonCreateConfig, err: err}
 	}
@@ -82,7 +82,7 @@ func (b builder) config(spec *corev1.Container) (sandbox.ContainerConfig, error)
 	if err != nil {
 		return sandbox.ContainerConfig{}, err
 	}
-	args := pod.Command(spec, img.Config.Entrypoint, img.Config.Cmd, env)
+	args := env.Command(spec, img.Config.Entrypoint, img.Config.Cmd)
 	if len(args) == 0 {
 		return sandbox.ContainerConfig{}, fmt.Errorf("container %q has no command, and neither has its image %q", spec.Name, spec.Image)
 	}
@@ -94,7 +94,7 @@ func (b builder) config(spec *corev1.Container) (sandbox.ContainerConfig, error)
 		ID:       w.run.id(spec.Name),
 		Name:     spec.Name,
 		Args:     args,
-		Env:      env,
+		Env:      env.List(),
 		Cwd:      first(spec.WorkingDir, img.Config.WorkingDir, "/"),
 		User:     img.Config.User,
 		Hostname: nodename,
@@ -106,7 +106,7 @@ func (b builder) config(spec *corev1.Container) (sandbox.ContainerConfig, error)
 		return cfg, err
 	}
 	cfg.Resources = resources(spec)
-	mounts, err := b.mounts(spec)
+	mounts, err := b.mounts(spec, cfg.ID, env)
 	if err != nil {
 		return cfg, err
 	}
@@ -115,8 +115,8 @@ func (b builder) config(spec *corev1.Container) (sandbox.ContainerConfig, error)
 }
 
 // environment is the environment of a container: the image's, then the
-// manifest's on top, in "NAME=value" form.
-func (b builder) environment(spec *corev1.Container, img *image.Image) ([]string, error) {
+// manifest's on top.
+func (b builder) environment(spec *corev1.Container, img *image.Image) (*pod.Env, error) {
 	w := b.w
 	nodename, err := w.s.nodename(w.pod)
 	if err != nil {
@@ -128,22 +128,7 @@ func (b builder) environment(spec *corev1.Container, img *image.Image) ([]string
 	}
 	live := w.pod.DeepCopy()
 	putAddress(live, w.net)
-	return pod.Environment(base, spec, live)
-}
-
-// mounts resolves the container's volume mounts.
-func (b builder) mounts(spec *corev1.Container) ([]sandbox.Mount, error) {
-	var mounts []sandbox.Mount
-	for _, m := range spec.VolumeMounts {
-		v, ok := b.volumes[m.Name]
-		if !ok {
-			return nil, fmt.Errorf("volume mount %q of container %q names no volume", m.Name, spec.Name)
-		}
-		mounts = append(mounts, sandbox.Mount{
-			Source: v.Path, Destination: filepath.Clean(m.MountPath), ReadOnly: m.ReadOnly,
-		})
-	}
-	return mounts, nil
+	return pod.Environment(base, spec, live, objects{s: w.s, pod: live, volumes: b.volumes})
 }
 
 func first(values ...string) string {

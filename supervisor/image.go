@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"sync"
 
@@ -69,7 +70,10 @@ func (w *worker) image(ctx context.Context, name, reference string, policy corev
 	if err != nil {
 		return nil, fail(reasonInvalidName, err)
 	}
-	field := containerField(w.pod, name)
+	field := ""
+	if name != "" { // not a volume's
+		field = containerField(w.pod, name)
+	}
 	if policy != corev1.PullAlways {
 		img, err := w.s.images.Lookup(ref)
 		if err == nil {
@@ -105,10 +109,22 @@ func (w *worker) pin(ctx context.Context, images map[string]*image.Image) {
 			pins[c.Name] = pin
 		}
 	}
-	if len(pins) == 0 {
+	volumes := map[string]pinnedImage{}
+	for _, v := range w.pod.Spec.Volumes {
+		img, asked := w.found[v.Name]
+		if !asked {
+			continue
+		}
+		pin := pinnedImage{Reference: v.Image.Reference, ID: string(img.ID), Digest: string(img.Digest)}
+		if w.run.Images[volumePin(v.Name)] != pin {
+			volumes[volumePin(v.Name)] = pin
+		}
+	}
+	if len(pins)+len(volumes) == 0 {
 		return
 	}
 	w.save(ctx, func(p *corev1.Pod, r *run) {
+		maps.Copy(r.Images, volumes)
 		for name, pin := range pins {
 			r.Images[name] = pin
 			s := statusOf(p, name)

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"get.podrun.dev/podrun/cni"
+	"get.podrun.dev/podrun/image"
 	"get.podrun.dev/podrun/sandbox"
 )
 
@@ -37,6 +38,10 @@ type worker struct {
 	events []*corev1.Event
 	box    *sandbox.Sandbox
 	net    *cni.Result
+
+	attempt  uint64                  // the revision of the last attempt to start
+	found    map[string]*image.Image // of image volumes
+	follower *follower               // nil: no volume shows what may change
 
 	mu       sync.Mutex
 	notes    []note                // events that wait for the next commit
@@ -111,6 +116,7 @@ func (w *worker) life(ctx context.Context) {
 func (w *worker) running(ctx context.Context) {
 	deadline, stop := w.deadline()
 	defer stop()
+	w.follow(revisionOf(w.pod)) // an earlier node started the pod
 	for w.run.State == Running {
 		select {
 		case <-ctx.Done():
@@ -310,12 +316,17 @@ func (w *worker) backingOff(ctx context.Context) {
 	defer settle.Stop()
 	deadline, stop := w.deadline()
 	defer stop()
+	written, forget := w.awaitObjects(ctx)
+	defer forget()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-deadline:
 			w.expire(ctx)
+			return
+		case <-written:
+			w.to(ctx, Starting, func(p *corev1.Pod, r *run) { r.count(p) })
 			return
 		case <-over.C:
 			w.to(ctx, Starting, func(p *corev1.Pod, r *run) { r.count(p) })

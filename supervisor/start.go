@@ -21,6 +21,7 @@ import (
 type startError struct {
 	container string // "" when the pod itself could not be started
 	reason    string // the container's waiting reason
+	event     string // the event's, when it is not the usual one
 	err       error
 }
 
@@ -77,8 +78,8 @@ func (w *worker) start(ctx context.Context) error {
 		return err
 	})
 	g.Go(func() (err error) {
-		if volumes, err = w.s.volumes.Prepare(w.pod); err != nil {
-			return &startError{reason: reasonCreating, err: err}
+		if volumes, err = w.prepareVolumes(gctx); err != nil {
+			return err
 		}
 		if err := w.writeFiles(w.pod, w.net); err != nil {
 			return &startError{reason: reasonCreating, err: err}
@@ -314,15 +315,7 @@ func (w *worker) startFailed(ctx context.Context, err error) {
 	w.log.Warn("start", "err", err)
 	now := time.Now()
 	wait := delay(w.run.Retries + 1)
-	reason := "Failed"
-	if f.container == "" {
-		reason = "FailedCreatePodSandBox"
-	}
-	field := ""
-	if f.container != "" {
-		field = containerField(w.pod, f.container)
-	}
-	w.warn(reason, field, f.reason+": "+explain(f.err))
+	w.warnStartFailed(f)
 	stop := w.containers()
 	w.stopAll(ctx, stop, now)
 	w.to(ctx, BackOff, func(p *corev1.Pod, r *run) {

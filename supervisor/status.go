@@ -153,6 +153,7 @@ func refresh(p *corev1.Pod, r *run, now time.Time) {
 	} else if finished {
 		unready = "PodFailed"
 	}
+	putMounts(p, r)
 	initialized := r.InitDone >= len(p.Spec.InitContainers)
 	setCondition(p, corev1.PodScheduled, true, "", now)
 	setCondition(p, corev1.PodReadyToStartContainers, p.Status.PodIP != "" && !finished, "", now)

@@ -224,6 +224,7 @@ func (w *worker) tearDown(ctx context.Context) error {
 	if err := errors.Join(fault.Point("teardown.sandbox"), w.dropSandbox(ctx)); err != nil {
 		return err
 	}
+	w.unfollow()
 	if err := errors.Join(fault.Point("teardown.volumes"), w.s.volumes.Remove(string(w.uid))); err != nil {
 		return err
 	}

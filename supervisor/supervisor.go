@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
@@ -265,7 +266,10 @@ func (s *Supervisor) ImageUser(id image.Digest) (user string, used bool) {
 		}
 		for name, pin := range r.Images {
 			if pin.ID == string(id) {
-				return fmt.Sprintf("container %s of pod %s/%s", name, o.Namespace, o.Name), true
+				if !strings.HasPrefix(name, volumePin("")) {
+					name = "container " + name
+				}
+				return fmt.Sprintf("%s of pod %s/%s", name, o.Namespace, o.Name), true
 			}
 		}
 	}

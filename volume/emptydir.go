@@ -10,58 +10,80 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// emptyDir makes a directory that lives as long as the pod, with mode 0777 as
-// the kubelet gives it; medium Memory makes it a tmpfs.
-func (m *Manager) emptyDir(uid, name string, source *corev1.EmptyDirVolumeSource) (string, error) {
+// emptyDir makes a directory that lives as long as the pod; medium Memory
+// makes it a tmpfs. It is given its mode and owner once: what the containers
+// make of them stays.
+func (m *Manager) emptyDir(uid, name string, source *corev1.EmptyDirVolumeSource, own ownership) (string, error) {
+	path := filepath.Join(m.disk, uid, name)
 	switch source.Medium {
 	case corev1.StorageMediumDefault:
-		return makeDir(filepath.Join(m.disk, uid, name))
+		made, err := makeDir(path)
+		if err != nil || !made {
+			return path, err
+		}
 	case corev1.StorageMediumMemory:
-		return m.tmpfs(filepath.Join(m.memory, uid, name), source)
+		path = filepath.Join(m.memory, uid, name)
+		options := ""
+		if limit := source.SizeLimit; limit != nil && !limit.IsZero() {
+			options = fmt.Sprintf("size=%d", limit.Value())
+		}
+		made, err := mountTmpfs(path, options)
+		if err != nil || !made {
+			return path, err
+		}
+	default:
+		return "", fmt.Errorf("emptyDir medium %q is not supported", source.Medium)
 	}
-	return "", fmt.Errorf("emptyDir medium %q is not supported", source.Medium)
+	if source.Mode != nil {
+		// Not os.Chmod: the sticky bit is written as in C.
+		if err := unix.Chmod(path, uint32(*source.Mode)); err != nil {
+			return "", &os.PathError{Op: "chmod", Path: path, Err: err}
+		}
+	}
+	return path, own.apply(path)
 }
 
-func makeDir(path string) (string, error) {
+// makeDir makes a directory with mode 0777, as the kubelet's volumes have it,
+// and tells whether it did.
+func makeDir(path string) (bool, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return "", err
+		return false, err
 	}
 	if err := os.Mkdir(path, 0o777); err != nil {
 		if errors.Is(err, os.ErrExist) {
-			return path, nil
+			return false, nil
 		}
-		return "", err
+		return false, err
 	}
-	return path, os.Chmod(path, 0o777) // the umask took bits away
+	return true, os.Chmod(path, 0o777) // the umask took bits away
 }
 
-// tmpfs mounts memory at path, once: the containers of a pod share it.
-func (m *Manager) tmpfs(path string, source *corev1.EmptyDirVolumeSource) (string, error) {
+// mountTmpfs mounts memory at path, once: the containers of a pod share it. It
+// tells whether it did.
+func mountTmpfs(path, options string) (bool, error) {
 	if _, err := makeDir(path); err != nil {
-		return "", err
+		return false, err
 	}
-	mounted, err := isMountPoint(path)
-	if err != nil || mounted {
-		return path, err
+	if mounted, err := isMountPoint(path); err != nil || mounted {
+		return false, err
 	}
-	options := "mode=1777"
-	if limit := source.SizeLimit; limit != nil && !limit.IsZero() {
-		options += fmt.Sprintf(",size=%d", limit.Value())
+	if options != "" {
+		options += ","
 	}
-	if err := unix.Mount("tmpfs", path, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
-		return "", &os.PathError{Op: "mount tmpfs", Path: path, Err: err}
+	if err := unix.Mount("tmpfs", path, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, options+"mode=1777"); err != nil {
+		return false, &os.PathError{Op: "mount tmpfs", Path: path, Err: err}
 	}
-	return path, nil
+	return true, nil
 }
 
-// isMountPoint compares the device of path with its parent's.
+// isMountPoint compares the mounts that path and its parent are on. A bind
+// mount of the same file system is one too.
 func isMountPoint(path string) (bool, error) {
-	var self, parent unix.Stat_t
-	if err := unix.Lstat(path, &self); err != nil {
-		return false, &os.PathError{Op: "lstat", Path: path, Err: err}
+	var self, parent unix.Statx_t
+	for p, to := range map[string]*unix.Statx_t{path: &self, filepath.Dir(path): &parent} {
+		if err := unix.Statx(unix.AT_FDCWD, p, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_MNT_ID, to); err != nil {
+			return false, &os.PathError{Op: "statx", Path: p, Err: err}
+		}
 	}
-	if err := unix.Lstat(filepath.Dir(path), &parent); err != nil {
-		return false, &os.PathError{Op: "lstat", Path: filepath.Dir(path), Err: err}
-	}
-	return self.Dev != parent.Dev, nil
+	return self.Mnt_id != parent.Mnt_id, nil
 }

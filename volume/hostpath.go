@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 )
 
@@ -18,12 +19,18 @@ func hostPath(source *corev1.HostPathVolumeSource) (string, error) {
 		kind = *source.Type
 	}
 	switch kind {
-	case corev1.HostPathDirectoryOrCreate:
-		if err := os.MkdirAll(source.Path, 0o755); err != nil {
-			return "", err
+	case corev1.HostPathUnset, corev1.HostPathDirectoryOrCreate:
+		// Nothing checks a path of no type, and the container runtimes make it.
+		if _, err := os.Stat(source.Path); errors.Is(err, fs.ErrNotExist) {
+			if err := os.MkdirAll(source.Path, 0o755); err != nil {
+				return "", err
+			}
 		}
 	case corev1.HostPathFileOrCreate:
-		f, err := os.OpenFile(source.Path, os.O_CREATE|os.O_RDONLY, 0o644)
+		f, err := os.OpenFile(source.Path, os.O_CREATE|os.O_RDONLY|unix.O_NONBLOCK, 0o644)
+		if errors.Is(err, unix.EISDIR) {
+			break // the check below words it
+		}
 		if err != nil {
 			return "", err
 		}
@@ -32,16 +39,20 @@ func hostPath(source *corev1.HostPathVolumeSource) (string, error) {
 		}
 	}
 	info, err := os.Stat(source.Path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("hostPath %s does not exist", source.Path)
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
-	if !kindMatches(info.Mode(), kind) {
-		return "", fmt.Errorf("hostPath type check failed: %s is not a %s", source.Path, kind)
+	if err != nil || !kindMatches(info.Mode(), kind) {
+		return "", fmt.Errorf("hostPath type check failed: %s is not a %s", source.Path, kindNames[kind])
 	}
 	return source.Path, nil
+}
+
+// kindNames are the kubelet's words.
+var kindNames = map[corev1.HostPathType]string{
+	corev1.HostPathDirectory: "directory", corev1.HostPathDirectoryOrCreate: "directory",
+	corev1.HostPathFile: "file", corev1.HostPathFileOrCreate: "file",
+	corev1.HostPathSocket: "socket file", corev1.HostPathCharDev: "character device", corev1.HostPathBlockDev: "block device",
 }
 
 func kindMatches(mode fs.FileMode, kind corev1.HostPathType) bool {

@@ -69,7 +69,7 @@ func TestEmptyDir(t *testing.T) {
 	data, state := t.TempDir(), t.TempDir()
 	m := volume.New(data, state)
 	p := podWith("u", emptyDir("", ""), emptyDir(corev1.StorageMediumMemory, "64Ki"))
-	first, err := m.Prepare(p)
+	first, err := m.Prepare(p, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +86,7 @@ func TestEmptyDir(t *testing.T) {
 		t.Errorf("1 MiB into 64 KiB of memory: %v", err)
 	}
 	// A restart of the pod finds what is in them, and mounts nothing twice.
-	if again, err := m.Prepare(p); err != nil || again["v1"] != first["v1"] {
+	if again, err := m.Prepare(p, nil); err != nil || again["v1"] != first["v1"] {
 		t.Errorf("again: %v, %v", again, err)
 	}
 	for _, dir := range []string{disk, memory} {
@@ -113,7 +113,7 @@ func TestSweep(t *testing.T) {
 	m := volume.New(t.TempDir(), t.TempDir())
 	paths := map[string]string{}
 	for _, uid := range []string{"kept", "gone"} {
-		v, err := m.Prepare(podWith(uid, emptyDir(corev1.StorageMediumMemory, ""), emptyDir("", "")))
+		v, err := m.Prepare(podWith(uid, emptyDir(corev1.StorageMediumMemory, ""), emptyDir("", "")), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -151,14 +151,14 @@ func TestHostPath(t *testing.T) {
 		{filepath.Join(dir, "new"), corev1.HostPathDirectoryOrCreate, ""},
 		{filepath.Join(dir, "newfile"), corev1.HostPathFileOrCreate, ""},
 		{"/dev/null", corev1.HostPathCharDev, ""},
-		{file, corev1.HostPathDirectory, "is not a Directory"},
-		{dir, corev1.HostPathFile, "is not a File"},
-		{dir, corev1.HostPathSocket, "is not a Socket"},
-		{"/dev/null", corev1.HostPathBlockDev, "is not a BlockDevice"},
-		{filepath.Join(dir, "nosuch"), corev1.HostPathUnset, "does not exist"},
-		{filepath.Join(dir, "nosuch"), corev1.HostPathDirectory, "does not exist"},
+		{file, corev1.HostPathDirectory, "hostPath type check failed: " + file + " is not a directory"},
+		{dir, corev1.HostPathFile, "is not a file"},
+		{dir, corev1.HostPathSocket, "is not a socket file"},
+		{"/dev/null", corev1.HostPathBlockDev, "is not a block device"},
+		{filepath.Join(dir, "nosuch"), corev1.HostPathDirectory, "is not a directory"},
+		{filepath.Join(dir, "made"), corev1.HostPathUnset, ""},
 	} {
-		v, err := m.Prepare(podWith("u", corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: c.path, Type: &c.kind}}))
+		v, err := m.Prepare(podWith("u", corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: c.path, Type: &c.kind}}), nil)
 		switch {
 		case c.err == "" && (err != nil || v["v0"].Path != c.path):
 			t.Errorf("%s as %q: %v, %v", c.path, c.kind, v, err)
