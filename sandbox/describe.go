@@ -10,16 +10,22 @@ import (
 // Args returns the program of the container and its arguments.
 func (c *Container) Args() []string { return slices.Clone(c.state.Config.Args) }
 
-// AllCapabilities returns every capability that this kernel knows, as
-// "CAP_CHOWN"; none when the kernel cannot be asked.
+// AllCapabilities returns every capability that this process has to give, as
+// "CAP_CHOWN": in a user namespace all that the kernel knows.
 func AllCapabilities() []string {
 	known, err := capability.ListSupported()
 	if err != nil {
 		return nil
 	}
+	own, err := capability.NewPid2(0)
+	if err != nil || own.Load() != nil {
+		return nil
+	}
 	names := make([]string, 0, len(known))
 	for _, c := range known {
-		names = append(names, "CAP_"+strings.ToUpper(c.String()))
+		if own.Get(capability.EFFECTIVE, c) {
+			names = append(names, "CAP_"+strings.ToUpper(c.String()))
+		}
 	}
 	return names
 }

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -49,7 +50,12 @@ func seccompOf(c *ContainerConfig) (*configs.Seccomp, error) {
 
 // readSeccomp reads a profile of the OCI's or, with includes and excludes by
 // capability and architecture, of Docker's form.
-func readSeccomp(path string, capabilities []string) (*configs.Seccomp, error) {
+func readSeccomp(path string, capabilities []string) (config *configs.Seccomp, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("load seccomp profile %q: %w", path, err)
+		}
+	}()
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -62,16 +68,12 @@ func readSeccomp(path string, capabilities []string) (*configs.Seccomp, error) {
 	}
 	spec, err := profile.LoadProfile(string(b), specFor(capabilities))
 	if err != nil {
-		return nil, fmt.Errorf("seccomp profile %s: %w", path, err)
+		return nil, err
 	}
 	if spec == nil {
-		return nil, fmt.Errorf("seccomp profile %s: neither defaultAction nor syscalls in it", path)
+		return nil, errors.New("neither defaultAction nor syscalls in it")
 	}
-	config, err := specconv.SetupSeccomp(spec)
-	if err != nil {
-		return nil, fmt.Errorf("seccomp profile %s: %w", path, err)
-	}
-	return config, nil
+	return specconv.SetupSeccomp(spec)
 }
 
 // specFor is what profiles look at: some calls are open to who has a

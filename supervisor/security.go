@@ -43,7 +43,7 @@ func applySecurity(cfg *sandbox.ContainerConfig, p *corev1.Pod, spec *corev1.Con
 	}
 	var err error
 	if cs.Capabilities != nil {
-		if cfg.Capabilities, err = capabilities(cs.Capabilities); err != nil {
+		if cfg.Capabilities, err = capabilities(cs.Capabilities, sandbox.AllCapabilities()); err != nil {
 			return err
 		}
 	}
@@ -94,16 +94,16 @@ func nonRootViolation(user string, fromManifest bool) string {
 }
 
 // capabilities is the default set changed in containerd's order: ALL first,
-// then what is added, then what is dropped. Names may have "CAP_" before them.
-func capabilities(c *corev1.Capabilities) ([]string, error) {
+// then what is added, then what is dropped. Names may have "CAP_" before them;
+// known are those that there are.
+func capabilities(c *corev1.Capabilities, known []string) ([]string, error) {
 	const all = "CAP_ALL"
-	known := sandbox.AllCapabilities()
 	names := func(list []corev1.Capability) ([]string, error) {
 		var full []string
 		for _, capability := range list {
 			name := "CAP_" + strings.TrimPrefix(strings.ToUpper(string(capability)), "CAP_")
 			if name != all && !slices.Contains(known, name) {
-				return nil, fmt.Errorf("capability %q is not one that this kernel has", capability)
+				return nil, fmt.Errorf("capability %q is not one that podrun has to give", capability)
 			}
 			full = append(full, name)
 		}
@@ -119,7 +119,7 @@ func capabilities(c *corev1.Capabilities) ([]string, error) {
 	}
 	set := sandbox.DefaultCapabilities()
 	if slices.Contains(add, all) {
-		set = known
+		set = slices.Clone(known)
 	}
 	if slices.Contains(drop, all) {
 		set = nil

@@ -33,7 +33,12 @@ func (e *startError) Unwrap() error { return e.err }
 func (w *worker) starting(ctx context.Context) {
 	if reason, message := rejection(w.pod); reason != "" {
 		w.warn(reason, "", message)
-		w.finish(ctx, corev1.PodFailed, reason, "Pod was rejected: "+message)
+		w.to(ctx, Finishing, func(p *corev1.Pod, r *run) {
+			r.Ended = &ended{Phase: corev1.PodFailed, Reason: reason, Message: "Pod was rejected: " + message}
+			for _, c := range allContainers(p) {
+				statusOf(p, c.Name).State = corev1.ContainerState{} // it waits for nothing
+			}
+		})
 		return
 	}
 	startCtx, cancel := context.WithCancel(ctx)
