@@ -31,7 +31,7 @@ type api struct {
 	checks     func(context.Context) []Check
 	stopped    context.Context // ends when the node does: ends watches and follows
 	log        *slog.Logger
-	execs      execs
+	terminals  terminals
 }
 
 func (a *api) handler() http.Handler {
@@ -53,7 +53,8 @@ func (a *api) handler() http.Handler {
 	handle("GET /api/v1/namespaces/{namespace}/events", a.listEvents)
 	handle("PUT /podrun/v1/namespaces/{namespace}/pods/{name}/apply", a.applyPod)
 	handle("POST /podrun/v1/namespaces/{namespace}/pods/{name}/exec", a.exec)
-	handle("POST /podrun/v1/execs/{id}/resize", a.resizeExec)
+	handle("POST /podrun/v1/namespaces/{namespace}/pods/{name}/attach", a.attach)
+	handle("POST /podrun/v1/terminals/{id}/resize", a.resize)
 	handle("POST /podrun/v1/namespaces/{namespace}/pods/{name}/portforward", a.portForward)
 	handle("GET /podrun/v1/containers", a.listContainers)
 	handle("POST /podrun/v1/containers/{id}/stop", a.stopContainer)

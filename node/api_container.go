@@ -52,31 +52,35 @@ func (a *api) stopContainer(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// execs are the programs with a terminal that run now, by the id their client
-// chose.
-type execs struct {
+// terminals are those of programs and containers that somebody looks at now, by
+// the id their client chose.
+type terminals struct {
 	mu   sync.Mutex
-	byID map[string]*sandbox.Process
+	byID map[string]resizer
 }
 
-func (e *execs) add(id string, p *sandbox.Process) (remove func()) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.byID == nil {
-		e.byID = map[string]*sandbox.Process{}
+type resizer interface {
+	Resize(rows, cols uint16) error
+}
+
+func (t *terminals) add(id string, r resizer) (remove func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.byID == nil {
+		t.byID = map[string]resizer{}
 	}
-	e.byID[id] = p
+	t.byID[id] = r
 	return func() {
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		delete(e.byID, id)
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		delete(t.byID, id)
 	}
 }
 
-func (e *execs) get(id string) *sandbox.Process {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.byID[id]
+func (t *terminals) get(id string) resizer {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.byID[id]
 }
 
 // exec runs a program in a container and answers when it has ended. The
@@ -116,7 +120,7 @@ func (a *api) exec(w http.ResponseWriter, r *http.Request) error {
 	stopKilling := context.AfterFunc(ctx, func() { _ = process.Signal(unix.SIGKILL) })
 	defer stopKilling()
 	if request.TTY {
-		defer a.execs.add(request.ID, process)()
+		defer a.terminals.add(request.ID, process)()
 		terminal := joinTerminal(process.Console(), files[0], files[1])
 		defer terminal.leave()
 	}
@@ -128,16 +132,16 @@ func (a *api) exec(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func (a *api) resizeExec(w http.ResponseWriter, r *http.Request) error {
+func (a *api) resize(w http.ResponseWriter, r *http.Request) error {
 	var size Size
 	if err := decode(r, &size); err != nil {
 		return err
 	}
-	process := a.execs.get(r.PathValue("id"))
-	if process == nil {
-		return apierrors.NewNotFound(metav1Resource("execs"), r.PathValue("id"))
+	terminal := a.terminals.get(r.PathValue("id"))
+	if terminal == nil {
+		return apierrors.NewNotFound(metav1Resource("terminals"), r.PathValue("id"))
 	}
-	if err := process.Resize(size.Rows, size.Cols); err != nil {
+	if err := terminal.Resize(size.Rows, size.Cols); err != nil {
 		return err
 	}
 	respond(w, http.StatusOK, struct{}{})

@@ -145,9 +145,9 @@ func (c *Client) Exec(ctx context.Context, namespace, name string, r ExecRequest
 	return result, body.decode(&result)
 }
 
-// Resize tells the size of the terminal of a program that Exec runs.
+// Resize tells the size of the terminal of an exec or an attach.
 func (c *Client) Resize(ctx context.Context, id string, s Size) error {
-	return c.call(ctx, http.MethodPost, "/podrun/v1/execs/"+url.PathEscape(id)+"/resize", nil, s, nil)
+	return c.call(ctx, http.MethodPost, "/podrun/v1/terminals/"+url.PathEscape(id)+"/resize", nil, s, nil)
 }
 
 // ListContainers lists the containers that run, with all also those that ended.

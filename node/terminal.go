@@ -1,18 +1,104 @@
 package node
 
 import (
+	"errors"
+	"io"
 	"os"
 	"sync"
 
 	"golang.org/x/sys/unix"
 )
 
-// terminal copies between a program's terminal and the client's, which is an
-// open file of somebody's shell: it is never made non-blocking (the flag would
-// be the shell's too), and nothing may wait in read(2) on it after the program
-// has ended, or it would swallow the shell's next key.
+// errWoken says that a wait for a client's file was ended from here.
+var errWoken = errors.New("woken")
+
+// descriptor is f's number, for as long as f is open. Unlike f.Fd() it leaves f
+// non-blocking if it is.
+func descriptor(f *os.File) int {
+	n := -1
+	if conn, err := f.SyscallConn(); err == nil {
+		_ = conn.Control(func(fd uintptr) { n = int(fd) }) // fails on a closed file, as all with -1 does
+	}
+	return n
+}
+
+// waker waits for files of a client, which are open files of somebody's shell:
+// they are never made non-blocking (the flag would be the shell's too), and
+// nothing may wait in read(2) or write(2) on them when it has to go. So it waits
+// in poll(2), where a pipe of its own wakes it.
+type waker struct {
+	pipe [2]int
+	once sync.Once
+}
+
+func newWaker() (*waker, error) {
+	k := &waker{}
+	if err := unix.Pipe2(k.pipe[:], unix.O_CLOEXEC); err != nil {
+		return nil, os.NewSyscallError("pipe2", err)
+	}
+	return k, nil
+}
+
+// wake ends all waits, the coming ones too. It may be called again.
+func (k *waker) wake() { k.once.Do(func() { _ = unix.Close(k.pipe[1]) }) }
+
+// close comes after wake, when nobody waits any more.
+func (k *waker) close() { _ = unix.Close(k.pipe[0]) }
+
+// wait returns nil when events has come to fd, or its end.
+func (k *waker) wait(fd int, events int16) error {
+	for {
+		poll := []unix.PollFd{{Fd: int32(fd), Events: events}, {Fd: int32(k.pipe[0]), Events: unix.POLLIN}}
+		switch _, err := unix.Poll(poll, -1); {
+		case err == unix.EINTR:
+		case err != nil:
+			return os.NewSyscallError("poll", err)
+		case poll[1].Revents != 0:
+			return errWoken
+		default:
+			return nil
+		}
+	}
+}
+
+// read waits for something to read; io.EOF is the end of the file.
+func (k *waker) read(fd int, p []byte) (int, error) {
+	for {
+		if err := k.wait(fd, unix.POLLIN); err != nil {
+			return 0, err
+		}
+		switch n, err := unix.Read(fd, p); {
+		case err == unix.EINTR || err == unix.EAGAIN:
+		case err != nil:
+			return 0, os.NewSyscallError("read", err)
+		case n == 0:
+			return 0, io.EOF
+		default:
+			return n, nil
+		}
+	}
+}
+
+// write writes all of p, a piece each time there is room. A pipe with room takes
+// PIPE_BUF bytes without blocking.
+func (k *waker) write(fd int, p []byte) error {
+	const piece = 4096
+	for len(p) > 0 {
+		if err := k.wait(fd, unix.POLLOUT); err != nil {
+			return err
+		}
+		n, err := unix.Write(fd, p[:min(piece, len(p))])
+		if err != nil && err != unix.EINTR && err != unix.EAGAIN {
+			return os.NewSyscallError("write", err)
+		}
+		p = p[max(n, 0):]
+	}
+	return nil
+}
+
+// terminal copies between a program's terminal and the client's.
 type terminal struct {
-	wake    [2]int // a pipe; closing its write end ends the reading of keys
+	waker   *waker // nil: no keys are read
 	keys    sync.WaitGroup
 	screen  sync.WaitGroup
 	console *os.File
@@ -22,31 +108,25 @@ type terminal struct {
 // ended, and closes stdin and stdout after that; leave closes console.
 func joinTerminal(console, stdin, stdout *os.File) *terminal {
 	t := &terminal{console: console}
-	if err := unix.Pipe2(t.wake[:], unix.O_CLOEXEC); err != nil {
-		t.wake = [2]int{-1, -1} // no keys then, but the output is seen
-	} else {
+	if waker, err := newWaker(); err == nil { // else the output is seen at least
+		t.waker = waker
 		t.keys.Go(func() { t.copyKeys(stdin) })
 	}
 	t.screen.Go(func() { copyUntilError(stdout, console) })
 	return t
 }
 
-// copyKeys reads the client's terminal only when something is there.
+// copyKeys reads the client's terminal only when something is there: a read
+// that waits would swallow the shell's next key after the program's end.
 func (t *terminal) copyKeys(stdin *os.File) {
 	buf := make([]byte, 4096)
-	fd := int(stdin.Fd())
+	fd := descriptor(stdin)
 	for {
-		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}, {Fd: int32(t.wake[0]), Events: unix.POLLIN}}
-		if _, err := unix.Poll(poll, -1); err == unix.EINTR {
-			continue
-		} else if err != nil || poll[1].Revents != 0 {
+		n, err := t.waker.read(fd, buf)
+		switch {
+		case errors.Is(err, errWoken):
 			return
-		}
-		n, err := unix.Read(fd, buf)
-		if err == unix.EINTR {
-			continue
-		}
-		if n <= 0 || err != nil {
+		case err != nil:
 			// End of the client's input: the program learns of it as of ^D.
 			_, _ = t.console.Write([]byte{4})
 			return
@@ -77,10 +157,10 @@ func copyUntilError(dst, src *os.File) {
 // leave ends the copying after the last output was seen.
 func (t *terminal) leave() {
 	t.screen.Wait()
-	if t.wake[1] >= 0 {
-		_ = unix.Close(t.wake[1])
+	if t.waker != nil {
+		t.waker.wake()
 		t.keys.Wait()
-		_ = unix.Close(t.wake[0])
+		t.waker.close()
 	}
 	_ = t.console.Close()
 }

@@ -152,8 +152,13 @@ func (c *Container) Output() (stdout, stderr *os.File, err error) {
 
 // Stdin returns a write end of the container's input, which the caller closes.
 // The container does not see the end of its input by that: see CloseStdin.
-// ErrGone when the container reads no more.
+// ErrGone when the container reads no more, os.ErrClosed after CloseStdin.
 func (c *Container) Stdin() (*os.File, error) {
+	kept, ok := c.s.r.kept(c.key("stdin"))
+	if !ok {
+		return nil, fmt.Errorf("container %s: input: %w", c.state.Config.Name, os.ErrClosed)
+	}
+	defer func() { _ = kept.Close() }()
 	f, err := openFIFO(c.fifo("stdin"), unix.O_WRONLY)
 	if errors.Is(err, unix.ENXIO) {
 		err = ErrGone

@@ -37,6 +37,7 @@ type container struct {
 	over   chan struct{}
 	end    end
 	output sync.WaitGroup // copying what it prints
+	taps   taps           // who is attached
 }
 
 // newContainer returns the current incarnation of the container name, which is
@@ -113,19 +114,25 @@ func (w *worker) copyOutput(ctx context.Context, c *container) error {
 	if err != nil {
 		return errors.Join(err, closeAll(stdout, stderr))
 	}
+	for _, a := range w.s.waiting.takeFor(w, c.name) {
+		a.join(c)
+	}
 	stop := context.AfterFunc(ctx, func() { _ = closeAll(stdout, stderr) })
 	for stream, f := range map[string]*os.File{"stdout": stdout, "stderr": stderr} {
 		if f == nil {
 			continue // a terminal has one stream
 		}
 		c.output.Go(func() {
-			if err := log.Copy(stream, f); err != nil && ctx.Err() == nil {
+			if err := log.Copy(stream, tapped{f: f, stream: stream, taps: &c.taps}); err != nil && ctx.Err() == nil {
 				w.log.Warn("copy output", "container", c.name, "err", err)
 			}
 		})
 	}
 	w.s.goroutines.Go(func() {
 		c.output.Wait()
+		if ctx.Err() == nil {
+			c.taps.end()
+		}
 		if stop() {
 			_ = closeAll(stdout, stderr)
 		}
@@ -239,6 +246,10 @@ func (w *worker) refused(c *container, err *sandbox.StartError) {
 	w.warn("Failed", c.field, "Error: "+explain(err))
 	c.end = end{code: 128, reason: reasonStart, message: explain(err), at: time.Now()}
 	w.over(w.ctx, c)
+	for _, a := range w.s.waiting.takeFor(w, c.name) {
+		a.join(c)
+		a.end()
+	}
 }
 
 // logPath is where the output of one incarnation of a container is kept, in

@@ -97,6 +97,7 @@ func (w *worker) life(ctx context.Context) {
 		case Finishing:
 			w.finishing(ctx)
 		case Finished:
+			w.s.waiting.endAll(w)
 			w.idle.Store(true)
 			select {
 			case <-w.wake:

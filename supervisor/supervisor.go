@@ -61,6 +61,8 @@ type Supervisor struct {
 	stop       context.CancelFunc
 	goroutines sync.WaitGroup
 
+	waiting waiting // attachments to containers that are not there yet
+
 	mu      sync.Mutex
 	workers map[types.NamespacedName]*worker
 }
@@ -224,6 +226,7 @@ func (w *worker) key() types.NamespacedName {
 
 // forget removes the pod of w from the store, with its run, events and logs.
 func (s *Supervisor) forget(w *worker) error {
+	s.waiting.endAll(w)
 	if err := os.RemoveAll(w.logDir()); err != nil {
 		return err
 	}

@@ -27,6 +27,7 @@ var table = []struct {
 	{groupKubectl, describeCommand},
 	{groupKubectl, logsCommand},
 	{groupKubectl, execCommand},
+	{groupKubectl, attachCommand},
 	{groupKubectl, portForwardCommand},
 	{groupKubectl, deleteCommand},
 	{groupDocker, psCommand},
