@@ -178,7 +178,7 @@ func TestImageVolume(t *testing.T) {
 	}
 	// A restart keeps it, and so does the next node.
 	e.killNode()
-	e.ok("stop", "image/c0")
+	e.ok("stop", "-t", "0", "image/c0")
 	e.restarted("image", 1)
 	mustContain(t, e.sh("image", "c0", "cat /m/etc/passwd").out, "nobody")
 
@@ -196,4 +196,25 @@ func TestFSGroup(t *testing.T) {
 		"spec:", "spec:\n  securityContext: {runAsUser: 1000, runAsGroup: 3000, fsGroup: 2000}", 1), "group")
 	same(t, e.sh("group", "c0", "id -G; stat -c %u:%g:%a /m; stat -c %u:%g /m/f; stat -c %u:%g:%a /m/d; touch /m/f /m/d/x && echo ok").out,
 		"3000 2000\n0:2000:2777\n1000:2000\n1000:2000:2755\nok\n")
+}
+
+// TestSizeLimit: memory is limited by the kernel; a pod whose directory on disk
+// grew too large is evicted.
+func TestSizeLimit(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	e.start(volumePod("memory", "emptyDir: {medium: Memory, sizeLimit: 1Mi}", "true", "mountPath: /m", "mountPath: /m"), "memory")
+	if r := e.sh("memory", "c0", "echo shared >/m/f; dd if=/dev/zero of=/m/big bs=64k count=32"); !strings.Contains(r.err, "No space left on device") {
+		t.Error(r)
+	}
+	same(t, e.sh("memory", "c1", "cat /m/f").out, "shared\n")
+
+	e.start(volumePod("disk", "emptyDir: {sizeLimit: 1Mi}", "true", "mountPath: /m"), "disk")
+	if r := e.sh("disk", "c0", "dd if=/dev/zero of=/m/big bs=64k count=32"); r.code != 0 {
+		t.Error(r)
+	}
+	p := e.when("disk", "evicted", func(p *corev1.Pod) bool { return p.Status.Phase == corev1.PodFailed })
+	same(t, p.Status.Reason, "Evicted")
+	same(t, p.Status.Message, `Usage of EmptyDir volume "v" exceeds the limit "1Mi".`)
+	mustContain(t, e.ok("describe", "pod", "disk"), "Evicted", p.Status.Message)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strconv"
+	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -16,16 +17,18 @@ func revisionOf(p *corev1.Pod) uint64 {
 	return n
 }
 
-// follower writes the volumes of one pod anew when what they show changes. It
-// is there only for pods with such volumes.
+// follower looks after the volumes of one pod: it writes them anew when what
+// they show changes, and measures those with a limit. It is there only for
+// pods with such volumes.
 type follower struct {
 	stop context.CancelFunc
-	done chan struct{}
+	wg   sync.WaitGroup
 }
 
-// follow begins to follow what the pod's volumes show, from the revision that
-// they were written at or an earlier one. It may be called again.
-func (w *worker) follow(since uint64) {
+// follow begins to look after the pod's volumes, from the revision that they
+// were written at or an earlier one; stale tells that nobody knows. It may be
+// called again.
+func (w *worker) follow(since uint64, stale bool) {
 	if w.follower != nil {
 		return
 	}
@@ -39,31 +42,38 @@ func (w *worker) follow(since uint64) {
 			keys[podKey(w.namespace, w.name)] = true
 		}
 	}
-	if len(keys) == 0 {
+	measured := w.measured()
+	if len(keys)+len(measured) == 0 {
 		return
 	}
 	ctx, stop := context.WithCancel(w.ctx)
-	f := &follower{stop: stop, done: make(chan struct{})}
-	changed := w.s.changes(ctx, keys, since)
-	w.follower = f
-	w.s.goroutines.Go(func() {
-		defer close(f.done)
-		for {
-			select {
-			case <-changed:
+	w.follower = &follower{stop: stop}
+	if len(keys) > 0 {
+		changed := w.s.changes(ctx, keys, since)
+		w.follower.wg.Go(func() {
+			if stale {
 				w.refreshVolumes()
-			case <-ctx.Done():
-				return
 			}
-		}
-	})
+			for {
+				select {
+				case <-changed:
+					w.refreshVolumes()
+				case <-ctx.Done():
+					return
+				}
+			}
+		})
+	}
+	if len(measured) > 0 {
+		w.follower.wg.Go(func() { w.measure(ctx, measured) })
+	}
 }
 
-// unfollow ends it; then nothing writes into the volumes any more.
+// unfollow ends that; then nothing writes into the volumes any more.
 func (w *worker) unfollow() {
 	if w.follower != nil {
 		w.follower.stop()
-		<-w.follower.done
+		w.follower.wg.Wait()
 		w.follower = nil
 	}
 }

@@ -32,7 +32,7 @@ func (w *worker) prepareVolumes(ctx context.Context) (map[string]volume.Volume, 
 	if err != nil {
 		return nil, &startError{reason: reasonCreating, event: "FailedMount", err: err}
 	}
-	w.follow(w.attempt)
+	w.follow(w.attempt, false)
 	return volumes, nil
 }
 

@@ -70,6 +70,7 @@ func newWorker(s *Supervisor, p *corev1.Pod, r *run) *worker {
 func (w *worker) life(ctx context.Context) {
 	defer close(w.done)
 	defer w.removing.Wait()
+	defer w.unfollow()
 	w.ctx = ctx
 	for err := w.recover(ctx); err != nil; err = w.recover(ctx) {
 		w.retryLater(ctx, "cannot remove what an earlier node left", err)
@@ -117,7 +118,7 @@ func (w *worker) life(ctx context.Context) {
 func (w *worker) running(ctx context.Context) {
 	deadline, stop := w.deadline()
 	defer stop()
-	w.follow(revisionOf(w.pod)) // an earlier node started the pod
+	w.follow(revisionOf(w.pod), true) // an earlier node started the pod
 	for w.run.State == Running {
 		select {
 		case <-ctx.Done():

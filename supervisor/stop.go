@@ -162,6 +162,9 @@ func parseSignal(s string) syscall.Signal {
 }
 
 func (w *worker) gracePeriod() time.Duration {
+	if w.run.Ended != nil && w.run.Ended.Reason == reasonEvicted {
+		return time.Second // the kubelet's for what takes too much
+	}
 	if g := w.pod.Spec.TerminationGracePeriodSeconds; g != nil {
 		return time.Duration(*g) * time.Second
 	}
