@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -230,7 +231,7 @@ func (e *env) ready(name string) *corev1.Pod {
 }
 
 func isReady(p *corev1.Pod) bool {
-	for _, s := range p.Status.ContainerStatuses {
+	for _, s := range running(p) {
 		if !s.Ready || s.State.Running == nil {
 			return false
 		}
@@ -252,16 +253,29 @@ func (e *env) restarted(name string, n int) *corev1.Pod {
 // restarts is kubectl's RESTARTS column.
 func restarts(p *corev1.Pod) int {
 	n := 0
-	for _, s := range p.Status.ContainerStatuses {
+	for _, s := range running(p) {
 		n += int(s.RestartCount)
 	}
 	return n
 }
 
+// running are the statuses of the containers that are meant to keep running:
+// sidecars and main ones.
+func running(p *corev1.Pod) (list []corev1.ContainerStatus) {
+	for _, s := range p.Status.InitContainerStatuses {
+		if slices.ContainsFunc(p.Spec.InitContainers, func(c corev1.Container) bool {
+			return c.Name == s.Name && c.RestartPolicy != nil && *c.RestartPolicy == "Always"
+		}) {
+			list = append(list, s)
+		}
+	}
+	return append(list, p.Status.ContainerStatuses...)
+}
+
 // ids are the container ids of a pod by container name.
 func ids(p *corev1.Pod) map[string]string {
 	m := map[string]string{}
-	for _, s := range p.Status.ContainerStatuses {
+	for _, s := range running(p) {
 		_, id, _ := strings.Cut(s.ContainerID, "://")
 		m[s.Name] = id
 	}

@@ -242,6 +242,6 @@ func (s *Supervisor) StopContainer(ctx context.Context, ref string, grace time.D
 	}
 	limited, cancel := context.WithTimeout(ctx, grace)
 	defer cancel()
-	w.stop(ctx, limited, c)
+	w.stop(ctx, limited, c, nil)
 	return c.id, waitFor(ctx, c.over)
 }

@@ -24,6 +24,7 @@ type container struct {
 	name, id    string
 	spec        *corev1.Container // as it was made; not to be changed
 	field       string            // of events about it: spec.containers{name}
+	role        Role
 	incarnation int
 	stopSignal  syscall.Signal
 	box         *sandbox.Container // nil when only the memory of it is left
@@ -43,7 +44,8 @@ type container struct {
 // newContainer returns the current incarnation of the container name, which is
 // neither made nor found yet.
 func (w *worker) newContainer(name string) *container {
-	return &container{name: name, id: w.run.id(name), incarnation: w.run.Incarnation[name],
+	role, _ := roleOf(w.pod, name)
+	return &container{name: name, id: w.run.id(name), incarnation: w.run.Incarnation[name], role: role,
 		spec: w.specOf(name), field: containerField(w.pod, name), stopSignal: w.stopSignal(name),
 		up: make(chan struct{}), over: make(chan struct{})}
 }
@@ -219,8 +221,10 @@ func (w *worker) bringUp(ctx context.Context, c *container) {
 }
 
 // specOf is the manifest's part for the container name.
-func (w *worker) specOf(name string) *corev1.Container {
-	for _, list := range [][]corev1.Container{w.pod.Spec.InitContainers, w.pod.Spec.Containers} {
+func (w *worker) specOf(name string) *corev1.Container { return specIn(w.pod, name) }
+
+func specIn(p *corev1.Pod, name string) *corev1.Container {
+	for _, list := range [][]corev1.Container{p.Spec.InitContainers, p.Spec.Containers} {
 		for i := range list {
 			if list[i].Name == name {
 				return &list[i]
@@ -302,16 +306,6 @@ func (w *worker) wasRunning(name, id string) bool {
 func (w *worker) completed(name string) bool {
 	s := lookStatus(w.pod, name)
 	return s != nil && s.State.Terminated != nil && s.State.Terminated.ContainerID == idScheme+w.run.id(name)
-}
-
-// othersCompleted tells whether every container but name has ended for good.
-func (w *worker) othersCompleted(name string) bool {
-	for _, c := range w.pod.Spec.Containers {
-		if c.Name != name && !w.completed(c.Name) {
-			return false
-		}
-	}
-	return true
 }
 
 func (w *worker) waitsFor(reason string) bool {

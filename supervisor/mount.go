@@ -160,11 +160,12 @@ func (w *worker) warnStartFailed(f *startError) {
 	case f.event == "FailedScheduling":
 		w.warn(f.event, "", "0/1 nodes are available: "+explain(f.err)+".")
 	case f.container == "":
-		w.warn("FailedCreatePodSandBox", "", f.reason+": "+explain(f.err))
-	case f.reason == reasonCreateConfig || f.reason == reasonCreate:
-		w.warn("Failed", containerField(w.pod, f.container), "Error: "+explain(f.err))
+		w.warn("FailedCreatePodSandBox", "", "Failed to create pod sandbox: "+explain(f.err))
+	case f.reason == reasonErrPull || f.reason == reasonNeverPull || f.reason == reasonInvalidName:
+		w.warn("Failed", containerField(w.pod, f.container), explain(f.err))
+		w.warn("Failed", containerField(w.pod, f.container), "Error: "+f.reason)
 	default:
-		w.warn("Failed", containerField(w.pod, f.container), f.reason+": "+explain(f.err))
+		w.warn("Failed", containerField(w.pod, f.container), "Error: "+explain(f.err))
 	}
 }
 

@@ -34,12 +34,17 @@ type run struct {
 	// Images pins the image each container started with: a restart keeps it
 	// and asks no registry.
 	Images map[string]pinnedImage `json:"images,omitempty"`
-	// InitDone is the number of init containers that completed.
+	// InitDone is the number of init containers that are done: that completed,
+	// or, as sidecars, have started.
 	InitDone int `json:"initDone,omitempty"`
 
 	// Restarting is the container on which the restart that was decided is to
 	// be counted; "" when none is.
 	Restarting string `json:"restarting,omitempty"`
+	// ByRule tells that a rule of the manifest decided it.
+	ByRule bool `json:"byRule,omitempty"`
+	// Alone holds the restarts of single containers.
+	Alone map[string]alone `json:"alone,omitempty"`
 
 	History   History   `json:"history,omitzero"`
 	NotBefore time.Time `json:"notBefore,omitzero"` // end of the back-off
@@ -66,6 +71,7 @@ type ended struct {
 	Phase   corev1.PodPhase `json:"phase"`
 	Reason  string          `json:"reason,omitempty"`
 	Message string          `json:"message,omitempty"`
+	Until   time.Time       `json:"until,omitzero"` // what runs has this long to end
 }
 
 func newRun(p *corev1.Pod) *run {
@@ -78,12 +84,24 @@ func newRun(p *corev1.Pod) *run {
 
 // count counts the restart that was decided, if any, on the container that
 // ended first: the sum over the containers, which is kubectl's RESTARTS, grows
-// by one.
+// by one. From here on the pod is like one that was never started.
 func (r *run) count(p *corev1.Pod) {
-	if r.Restarting != "" {
-		statusOf(p, r.Restarting).RestartCount++
-		r.Restarting = ""
+	if r.Restarting == "" {
+		return
 	}
+	statusOf(p, r.Restarting).RestartCount++
+	r.Restarting, r.ByRule, r.InitDone = "", false, 0
+	for _, c := range allContainers(p) {
+		setWaiting(statusOf(p, c.Name), firstReason(p), "")
+	}
+}
+
+// firstReason is what the containers of a pod wait for that is being started.
+func firstReason(p *corev1.Pod) string {
+	if len(p.Spec.InitContainers) > 0 {
+		return reasonInitializing
+	}
+	return reasonCreating
 }
 
 // containerID is the id of one incarnation of a container: 64 hex digits that
@@ -143,8 +161,12 @@ func (r *run) clone() *run {
 	c.Incarnation = maps.Clone(r.Incarnation)
 	c.Images = maps.Clone(r.Images)
 	c.ByPerson = maps.Clone(r.ByPerson)
+	c.Alone = maps.Clone(r.Alone)
 	if c.Images == nil {
 		c.Images = map[string]pinnedImage{}
+	}
+	if c.Alone == nil {
+		c.Alone = map[string]alone{}
 	}
 	if c.ByPerson == nil {
 		c.ByPerson = map[string]bool{}

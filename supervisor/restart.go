@@ -2,8 +2,6 @@ package supervisor
 
 import (
 	"time"
-
-	corev1 "k8s.io/api/core/v1"
 )
 
 // Limits of the restart back-off, as the kubelet's
@@ -25,38 +23,6 @@ const (
 	// latter only the container that ended is made again.
 	AnnotationRestartScope = "podrun.dev/restart-scope"
 )
-
-// Verdict is what the end of a container means for its pod.
-type Verdict string
-
-// The verdicts.
-const (
-	Keep    Verdict = "keep"    // the container stays as it ended, the pod goes on
-	Restart Verdict = "restart" // the containers are made again
-	Succeed Verdict = "succeed" // every container completed
-	Fail    Verdict = "fail"    // the pod will not be made again
-)
-
-// Judge says what a container's end with exitCode means under policy;
-// othersDone tells whether every other container of the pod has completed. It
-// is a pure function.
-//
-// Always restarts after any end and OnFailure after a failure, as in
-// Kubernetes; under Never the first failure ends the pod, which is one unit.
-func Judge(policy corev1.RestartPolicy, exitCode int32, othersDone bool) Verdict {
-	failed := exitCode != 0
-	switch {
-	case policy == corev1.RestartPolicyAlways || policy == "":
-		return Restart
-	case failed && policy == corev1.RestartPolicyOnFailure:
-		return Restart
-	case failed:
-		return Fail
-	case othersDone:
-		return Succeed
-	}
-	return Keep
-}
 
 // History is what back-off depends on.
 type History struct {

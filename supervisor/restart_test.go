@@ -4,39 +4,8 @@ import (
 	"testing"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-
 	"get.podrun.dev/podrun/supervisor"
 )
-
-func TestJudge(t *testing.T) {
-	const always, onFailure, never = corev1.RestartPolicyAlways, corev1.RestartPolicyOnFailure, corev1.RestartPolicyNever
-	for _, c := range []struct {
-		name       string
-		policy     corev1.RestartPolicy
-		code       int32
-		othersDone bool
-		want       supervisor.Verdict
-	}{
-		{"always restarts a failure", always, 1, false, supervisor.Restart},
-		{"always restarts a success", always, 0, false, supervisor.Restart},
-		{"always restarts the last one too", always, 0, true, supervisor.Restart},
-		{"no policy is Always", "", 0, true, supervisor.Restart},
-		{"on failure restarts a failure", onFailure, 137, true, supervisor.Restart},
-		{"on failure keeps a success while others run", onFailure, 0, false, supervisor.Keep},
-		{"on failure succeeds with the last one", onFailure, 0, true, supervisor.Succeed},
-		{"never fails with the first failure", never, 3, false, supervisor.Fail},
-		{"never fails with the last failure", never, 3, true, supervisor.Fail},
-		{"never keeps a success while others run", never, 0, false, supervisor.Keep},
-		{"never succeeds with the last one", never, 0, true, supervisor.Succeed},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			if got := supervisor.Judge(c.policy, c.code, c.othersDone); got != c.want {
-				t.Errorf("Judge(%s, %d, %v) = %s, want %s", c.policy, c.code, c.othersDone, got, c.want)
-			}
-		})
-	}
-}
 
 func TestBackOff(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)

@@ -134,7 +134,10 @@ func TestPhase(t *testing.T) {
 	}
 	r.State = Running
 	for _, name := range []string{"a", "b"} {
-		setRunning(statusOf(p, name), r.id(name), now, true, true)
+		c := &container{name: name, id: r.id(name), started: now, role: Main, up: make(chan struct{})}
+		close(c.up)
+		c.ready.Store(true)
+		setRunning(statusOf(p, name), c)
 	}
 	refresh(p, r, now)
 	if p.Status.Phase != corev1.PodRunning || condition(p, corev1.PodReady) != corev1.ConditionTrue {

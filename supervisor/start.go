@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -41,22 +42,26 @@ func (w *worker) starting(ctx context.Context) {
 		})
 		return
 	}
-	startCtx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	w.setAbort(cancel)
-	defer w.setAbort(nil)
-
+	startCtx, done := w.abortable(ctx)
+	defer done()
+	if at, limited := w.activeUntil(); limited {
+		var cancel context.CancelFunc
+		startCtx, cancel = context.WithDeadline(startCtx, at)
+		defer cancel()
+	}
 	err := w.start(startCtx)
 	switch {
 	case ctx.Err() != nil || w.deletionRequested() || w.run.State != Starting:
-		return // the node ends, a person deletes, or an init container decided
+		return // the node ends, a person deletes, or the end of a container decided
+	case errors.Is(startCtx.Err(), context.DeadlineExceeded):
+		w.expire(ctx)
 	case err == nil:
 		w.to(ctx, Running, func(p *corev1.Pod, r *run) {
 			for _, c := range w.containers() {
 				if r.id(c.name) != c.id || c.failedToStart() || w.wasRunning(c.name, c.id) {
 					continue
 				}
-				setRunning(statusOf(p, c.name), c.id, c.started, c.isUp(), c.ready.Load())
+				setRunning(statusOf(p, c.name), c)
 				r.History.Started = c.started
 			}
 			r.Retries = 0
@@ -101,7 +106,7 @@ func (w *worker) start(ctx context.Context) error {
 	}
 	w.pin(ctx, images)
 	step("pinned")
-	if needsAddress(w.pod) || w.run.InitDone < len(w.pod.Spec.InitContainers) {
+	if needsAddress(w.pod) || len(w.pod.Spec.InitContainers) > 0 {
 		if err := network.wait(); err != nil {
 			return err
 		}
@@ -117,7 +122,8 @@ func (w *worker) start(ctx context.Context) error {
 	}
 	step("network")
 	defer step("containers started")
-	return w.startAll(ctx, made)
+	w.fault("container.start")
+	return w.startAll(ctx, made...)
 }
 
 // steps returns a function that logs a step of a start and how long after the
@@ -238,47 +244,6 @@ func (w *worker) cniPod(netns string) cni.Pod {
 	}
 }
 
-// initialize runs the init containers that have not completed, one after the
-// other. One that fails ends the attempt: the pod restarts or has failed.
-func (w *worker) initialize(ctx context.Context, b builder) error {
-	for i := w.run.InitDone; i < len(w.pod.Spec.InitContainers); i++ {
-		spec := &w.pod.Spec.InitContainers[i]
-		c := b.find(spec)
-		if c == nil {
-			var err error
-			if c, err = b.create(ctx, spec); err != nil {
-				return err
-			}
-		}
-		if err := w.startOne(ctx, c); err != nil {
-			return err
-		}
-		if !c.isOver() {
-			w.save(ctx, func(p *corev1.Pod, r *run) { setRunning(statusOf(p, c.name), c.id, c.started, false, false) })
-		}
-		select {
-		case <-c.over:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		if c.end.code != 0 {
-			if w.pod.Spec.RestartPolicy == corev1.RestartPolicyNever {
-				w.finish(ctx, corev1.PodFailed, "", "")
-			} else {
-				w.restart(ctx, cause{container: c.name, id: c.id, end: &c.end, byPerson: w.run.ByPerson[c.id]})
-			}
-			return fmt.Errorf("init container %s %s", c.name, c.end)
-		}
-		w.save(ctx, func(p *corev1.Pod, r *run) {
-			setTerminated(statusOf(p, c.name), c.id, c.end)
-			statusOf(p, c.name).Ready = true // as the kubelet has a completed init container
-			r.InitDone = i + 1
-		})
-		w.removeAll([]*container{c})
-	}
-	return nil
-}
-
 // makeAll finds or creates every container that has not completed, in
 // parallel. Created ones are held before exec.
 func (w *worker) makeAll(ctx context.Context, b builder) ([]*container, error) {
@@ -299,17 +264,31 @@ func (w *worker) makeAll(ctx context.Context, b builder) ([]*container, error) {
 	return made, g.Wait()
 }
 
-// startAll lets every container run. One whose program cannot be run counts
-// as ended: what that means is judged like any other end.
-func (w *worker) startAll(ctx context.Context, made []*container) error {
-	w.fault("container.start")
+// startAll lets containers run. One whose program cannot be run counts as
+// ended: what that means is judged like any other end. Those who watch the
+// containers that run are heard while postStart hooks take their time.
+func (w *worker) startAll(ctx context.Context, made ...*container) error {
 	var g errgroup.Group
+	hooks := false
 	for _, c := range made {
 		if c != nil {
+			hooks = hooks || c.spec.Lifecycle != nil && c.spec.Lifecycle.PostStart != nil
 			g.Go(func() error { return w.startOne(ctx, c) })
 		}
 	}
-	return g.Wait()
+	if !hooks {
+		return g.Wait()
+	}
+	done := make(chan error, 1)
+	go func() { done <- g.Wait() }()
+	for {
+		select {
+		case err := <-done:
+			return err
+		case call := <-w.calls:
+			call()
+		}
+	}
 }
 
 // startFailed puts the pod back and says why on the container that is to
@@ -317,24 +296,32 @@ func (w *worker) startAll(ctx context.Context, made []*container) error {
 func (w *worker) startFailed(ctx context.Context, err error) {
 	f := &startError{reason: reasonCreating, err: err}
 	errors.As(err, &f)
-	w.log.Warn("start", "err", err)
 	now := time.Now()
 	wait := delay(w.run.Retries + 1)
 	w.warnStartFailed(f)
-	stop := w.containers()
+	var stop []*container
+	for _, c := range w.containers() {
+		if role, n := roleOf(w.pod, c.name); role != Sidecar || n >= w.run.InitDone {
+			stop = append(stop, c)
+		}
+	}
 	w.stopAll(ctx, stop, now)
 	w.to(ctx, BackOff, func(p *corev1.Pod, r *run) {
 		r.Retries++
 		r.NotBefore = now.Add(wait)
-		// What was made beside the one that failed is made anew next time.
+		// What was made beside the one that failed is made anew next time;
+		// sidecars that have started go on.
 		for _, c := range stop {
 			r.Incarnation[c.name]++
 		}
 		for _, c := range allContainers(p) {
 			s := statusOf(p, c.Name)
-			if c.Name == f.container || f.container == "" {
+			stopped := slices.ContainsFunc(stop, func(o *container) bool { return o.name == c.Name })
+			switch {
+			case s.State.Running != nil && !stopped:
+			case c.Name == f.container || f.container == "":
 				setWaiting(s, f.reason, explain(f.err))
-			} else if s.State.Running != nil {
+			case s.State.Running != nil:
 				setWaiting(s, reasonCreating, "")
 			}
 		}

@@ -24,7 +24,7 @@ var moves = map[State][]State{
 	Starting:   {Running, Restarting, BackOff, Finishing, Deleting},
 	Running:    {Restarting, Finishing, Deleting},
 	Restarting: {BackOff, Starting, Deleting},
-	BackOff:    {Starting, Finishing, Deleting},
+	BackOff:    {Starting, Restarting, Finishing, Deleting},
 	Finishing:  {Finished, Deleting},
 	Finished:   {Deleting},
 	Deleting:   {Gone},

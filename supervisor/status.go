@@ -64,14 +64,10 @@ func initStatus(p *corev1.Pod, hostIP string, now time.Time) {
 		HostIPs:   []corev1.HostIP{{IP: hostIP}},
 		QOSClass:  qosClass(p),
 	}
-	waiting := reasonCreating
-	if len(p.Spec.InitContainers) > 0 {
-		waiting = reasonInitializing
-	}
 	for _, c := range allContainers(p) {
 		s := statusOf(p, c.Name)
 		s.Image = c.Image
-		setWaiting(s, waiting, "")
+		setWaiting(s, firstReason(p), "")
 	}
 }
 
@@ -85,15 +81,16 @@ func setWaiting(s *corev1.ContainerStatus, reason, message string) {
 	s.Started = new(bool)
 }
 
-// setRunning makes s run; started tells whether it counts as started, which
-// being ready takes.
-func setRunning(s *corev1.ContainerStatus, id string, at time.Time, started, ready bool) {
+// setRunning makes s the status of c, which runs. Only a container that is
+// meant to keep running can count as started, and be ready.
+func setRunning(s *corev1.ContainerStatus, c *container) {
 	if s.State.Terminated != nil {
 		s.LastTerminationState = corev1.ContainerState{Terminated: s.State.Terminated}
 	}
-	s.ContainerID = idScheme + id
-	s.State = corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(at)}}
-	s.Started, s.Ready = &started, started && ready
+	s.ContainerID = idScheme + c.id
+	s.State = corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(c.started)}}
+	started := c.isUp() && c.role != Init
+	s.Started, s.Ready = &started, started && c.ready.Load()
 }
 
 func setTerminated(s *corev1.ContainerStatus, id string, e end) {
@@ -126,77 +123,6 @@ type end struct {
 
 // idScheme is what status.containerStatuses[*].containerID begins with.
 const idScheme = "podrun://"
-
-// refresh derives phase and conditions of p from its container statuses and
-// the state of its worker. now stamps the conditions that changed.
-func refresh(p *corev1.Pod, r *run, now time.Time) {
-	finished := r.State == Finished && r.Ended != nil
-	switch {
-	case finished:
-		p.Status.Phase, p.Status.Reason, p.Status.Message = r.Ended.Phase, r.Ended.Reason, r.Ended.Message
-	case r.State == Running || anyStarted(p):
-		p.Status.Phase = corev1.PodRunning
-	default:
-		p.Status.Phase = corev1.PodPending
-	}
-
-	// https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-conditions
-	completed := finished && r.Ended.Phase == corev1.PodSucceeded
-	unready := ""
-	for _, s := range p.Status.ContainerStatuses {
-		if !s.Ready {
-			unready = "ContainersNotReady"
-		}
-	}
-	if completed {
-		unready = "PodCompleted"
-	} else if finished {
-		unready = "PodFailed"
-	}
-	putMounts(p, r)
-	initialized := r.InitDone >= len(p.Spec.InitContainers)
-	setCondition(p, corev1.PodScheduled, true, "", now)
-	setCondition(p, corev1.PodReadyToStartContainers, p.Status.PodIP != "" && !finished, "", now)
-	setCondition(p, corev1.PodInitialized, initialized, reasonUnless(initialized, "ContainersNotInitialized"), now)
-	setCondition(p, corev1.ContainersReady, unready == "", unready, now)
-	setCondition(p, corev1.PodReady, unready == "", unready, now)
-}
-
-func reasonUnless(ok bool, reason string) string {
-	if ok {
-		return ""
-	}
-	return reason
-}
-
-func anyStarted(p *corev1.Pod) bool {
-	for _, s := range p.Status.ContainerStatuses {
-		if s.State.Running != nil || s.State.Terminated != nil || s.LastTerminationState.Terminated != nil {
-			return true
-		}
-	}
-	return false
-}
-
-func setCondition(p *corev1.Pod, t corev1.PodConditionType, ok bool, reason string, now time.Time) {
-	status := corev1.ConditionFalse
-	if ok {
-		status = corev1.ConditionTrue
-	}
-	for i := range p.Status.Conditions {
-		c := &p.Status.Conditions[i]
-		if c.Type == t {
-			if c.Status != status {
-				c.LastTransitionTime = metav1.NewTime(now)
-			}
-			c.Status, c.Reason = status, reason
-			return
-		}
-	}
-	p.Status.Conditions = append(p.Status.Conditions, corev1.PodCondition{
-		Type: t, Status: status, Reason: reason, LastTransitionTime: metav1.NewTime(now),
-	})
-}
 
 // qosClass is the class that requests and limits give a pod
 // (https://kubernetes.io/docs/concepts/workloads/pods/pod-qos/).

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -27,7 +28,8 @@ const killWait = 10 * time.Second
 const lastWindow = 2 * time.Second
 
 // stopAll ends the containers: the preStop hook and the stop signal while
-// deadline lies ahead, SIGKILL then. It returns when all have ended, or when
+// deadline lies ahead, SIGKILL then. Sidecars get their stop signal when all
+// others have ended, the last one first. It returns when all have ended, or when
 // ctx ends. A deletion that is asked for meanwhile brings the deadline forward.
 func (w *worker) stopAll(ctx context.Context, all []*container, deadline time.Time) {
 	grace, expire := context.WithCancel(ctx)
@@ -36,10 +38,11 @@ func (w *worker) stopAll(ctx context.Context, all []*container, deadline time.Ti
 		expire()
 	}
 	var stopping sync.WaitGroup
-	for _, c := range all {
-		if c.running && !c.isOver() { // held before exec: removing it is its end
-			stopping.Go(func() { w.stop(ctx, grace, c) })
-		}
+	running := slices.DeleteFunc(slices.Clone(all), func(c *container) bool {
+		return !c.running || c.isOver() // held before exec: removing it is its end
+	})
+	for i, c := range running {
+		stopping.Go(func() { w.stop(ctx, grace, c, endBefore(running, i)) })
 	}
 	done := make(chan struct{})
 	go func() {
@@ -66,11 +69,30 @@ func (w *worker) stopAll(ctx context.Context, all []*container, deadline time.Ti
 	}
 }
 
-// stop ends one container that runs: its preStop hook, its stop signal, and
-// SIGKILL when grace ends. It returns when the container has ended or ctx ends.
-func (w *worker) stop(ctx, grace context.Context, c *container) {
+// endBefore returns those of all, in the order of the manifest, that end before
+// number n does: before a sidecar all that are none and the sidecars that
+// started after it.
+func endBefore(all []*container, n int) (before []*container) {
+	if all[n].role != Sidecar {
+		return nil
+	}
+	for i, c := range all {
+		if c.role != Sidecar || i > n {
+			before = append(before, c)
+		}
+	}
+	return before
+}
+
+// stop ends one container that runs: its preStop hook, its stop signal when
+// those in before have ended, and SIGKILL when grace ends. It returns when the
+// container has ended or ctx ends.
+func (w *worker) stop(ctx, grace context.Context, c *container, before []*container) {
 	if grace.Err() == nil {
 		w.preStop(grace, c)
+		for _, other := range before {
+			_ = waitFor(grace, other.over)
+		}
 		if ctx.Err() != nil {
 			return
 		}
@@ -105,7 +127,7 @@ func (w *worker) kill(c *container, grace time.Duration, why string) {
 	w.s.goroutines.Go(func() {
 		limited, cancel := context.WithTimeout(w.ctx, grace)
 		defer cancel()
-		w.stop(w.ctx, limited, c)
+		w.stop(w.ctx, limited, c, nil)
 	})
 }
 
@@ -288,8 +310,20 @@ func (w *worker) deletionDeadline() time.Time {
 	return *w.deletion
 }
 
-func (w *worker) setAbort(cancel context.CancelFunc) {
+// abortable returns a context that a deletion ends, also one that was asked for
+// already.
+func (w *worker) abortable(ctx context.Context) (_ context.Context, done func()) {
+	ctx, cancel := context.WithCancel(ctx)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.abort = cancel
+	if w.deletion != nil {
+		cancel()
+	}
+	return ctx, func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.abort = nil
+		cancel()
+	}
 }

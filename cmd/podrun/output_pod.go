@@ -42,7 +42,7 @@ func podRow(p *corev1.Pod, o podColumns, now time.Time) []string {
 	if s.restarts > 0 && !s.lastRestart.IsZero() {
 		restarts += " (" + age(s.lastRestart, now) + " ago)"
 	}
-	row := []string{p.Name, fmt.Sprintf("%d/%d", s.ready, len(p.Spec.Containers)), s.status, restarts, age(p.CreationTimestamp.Time, now)}
+	row := []string{p.Name, fmt.Sprintf("%d/%d", s.ready, s.containers), s.status, restarts, age(p.CreationTimestamp.Time, now)}
 	if o.namespace {
 		row = append([]string{p.Namespace}, row...)
 	}
@@ -71,6 +71,7 @@ func podRow(p *corev1.Pod, o podColumns, now time.Time) []string {
 type summary struct {
 	status      string
 	ready       int
+	containers  int // those that keep running: main ones and sidecars
 	restarts    int
 	lastRestart time.Time
 }
@@ -78,12 +79,14 @@ type summary struct {
 // summarize boils a pod's status down by kubectl's rules: the reason that
 // explains most, init containers before containers, and the sum of restarts.
 func summarize(p *corev1.Pod) summary {
-	s := summary{status: string(p.Status.Phase)}
+	s := summary{status: string(p.Status.Phase), containers: len(p.Spec.Containers)}
 	if p.Status.Reason != "" {
 		s.status = p.Status.Reason
 	}
 	initializing := s.addInit(p)
 	if !initializing || conditionTrue(p, corev1.PodInitialized) {
+		s.restarts, s.lastRestart = 0, time.Time{}
+		s.addSidecars(p)
 		s.addContainers(p)
 	}
 	switch {
@@ -98,11 +101,18 @@ func summarize(p *corev1.Pod) summary {
 // addInit takes up the init containers, and tells whether one of them keeps
 // the pod from being initialized.
 func (s *summary) addInit(p *corev1.Pod) bool {
+	sidecar := sidecars(p)
+	s.containers += len(sidecar)
 	for i, c := range p.Status.InitContainerStatuses {
 		s.restarts += int(c.RestartCount)
 		s.noteRestart(c)
 		switch t, w := c.State.Terminated, c.State.Waiting; {
 		case t != nil && t.ExitCode == 0:
+			continue
+		case sidecar[c.Name] && c.Started != nil && *c.Started:
+			if c.Ready {
+				s.ready++
+			}
 			continue
 		case t != nil:
 			s.status = "Init:" + terminatedReason(t)
@@ -116,8 +126,29 @@ func (s *summary) addInit(p *corev1.Pod) bool {
 	return false
 }
 
+// sidecars are the init containers that keep running beside the main ones.
+func sidecars(p *corev1.Pod) map[string]bool {
+	names := map[string]bool{}
+	for _, c := range p.Spec.InitContainers {
+		if c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
+			names[c.Name] = true
+		}
+	}
+	return names
+}
+
+// addSidecars counts the restarts of the init containers that still matter.
+func (s *summary) addSidecars(p *corev1.Pod) {
+	sidecar := sidecars(p)
+	for _, c := range p.Status.InitContainerStatuses {
+		if sidecar[c.Name] {
+			s.restarts += int(c.RestartCount)
+			s.noteRestart(c)
+		}
+	}
+}
+
 func (s *summary) addContainers(p *corev1.Pod) {
-	s.restarts, s.lastRestart = 0, time.Time{}
 	running := false
 	for i := len(p.Status.ContainerStatuses) - 1; i >= 0; i-- {
 		c := p.Status.ContainerStatuses[i]
