@@ -61,10 +61,10 @@ func TestUserAndGroups(t *testing.T) {
 		securePod("group", "", "{runAsGroup: 8}") + "---\n" +
 		securePod("strict", "securityContext: {runAsUser: 1000, supplementalGroups: [4000], supplementalGroupsPolicy: Strict}", "{}"))
 	for name, want := range map[string][3]string{
-		"merge":  {"1000 1000 1000 1000", "3000 3000 3000 3000", "2000 4000"},
-		"own":    {"2000 2000 2000 2000", "3000 3000 3000 3000", ""},
-		"group":  {"0 0 0 0", "8 8 8 8", ""},
-		"strict": {"1000 1000 1000 1000", "0 0 0 0", "4000"},
+		"merge":  {"1000 1000 1000 1000", "3000 3000 3000 3000", "2000 3000 4000"},
+		"own":    {"2000 2000 2000 2000", "3000 3000 3000 3000", "3000"},
+		"group":  {"0 0 0 0", "8 8 8 8", "8"},
+		"strict": {"1000 1000 1000 1000", "0 0 0 0", "0 4000"},
 	} {
 		e.ready(name)
 		s := e.status(name)
@@ -103,10 +103,10 @@ func TestGroupsOfImage(t *testing.T) {
 			"image: busybox", "image: test/groups")
 	}
 	e.start(pod("merge", "Merge")+"---\n"+pod("strict", "Strict"), "merge", "strict")
-	if got := e.status("merge")["Groups"]; got != "4000 50000" {
+	if got := e.status("merge")["Groups"]; got != "3000 4000 50000" {
 		t.Errorf("merge: groups %q", got)
 	}
-	if got := e.status("strict")["Groups"]; got != "4000" {
+	if got := e.status("strict")["Groups"]; got != "3000 4000" {
 		t.Errorf("strict: groups %q", got)
 	}
 }
