@@ -56,12 +56,12 @@ func TestResolvConf(t *testing.T) {
 		config *corev1.PodDNSConfig
 		want   string
 	}{
-		{"cluster first", corev1.DNSClusterFirst, nil, "search example.org\nnameserver 10.88.0.1\noptions ndots:5\n"},
-		{"default", corev1.DNSDefault, nil, "search example.org\nnameserver 10.88.0.1\n"},
+		{"cluster first", corev1.DNSClusterFirst, nil, "nameserver 10.88.0.1\nsearch example.org\noptions ndots:5\n"},
+		{"default", corev1.DNSDefault, nil, "nameserver 10.88.0.1\nsearch example.org\n"},
 		{"none", corev1.DNSNone, &corev1.PodDNSConfig{Nameservers: []string{"192.0.2.1"}, Searches: []string{"my.dns.search"}, Options: []corev1.PodDNSConfigOption{{Name: "ndots", Value: &value}, {Name: "edns0"}}},
-			"search my.dns.search\nnameserver 192.0.2.1\noptions ndots:2 edns0\n"},
+			"nameserver 192.0.2.1\nsearch my.dns.search\noptions ndots:2 edns0\n"},
 		{"merged", corev1.DNSClusterFirst, &corev1.PodDNSConfig{Nameservers: []string{"10.88.0.1", "192.0.2.1"}, Options: []corev1.PodDNSConfigOption{{Name: "ndots", Value: &value}}},
-			"search example.org\nnameserver 10.88.0.1\nnameserver 192.0.2.1\noptions ndots:2\n"},
+			"nameserver 10.88.0.1\nnameserver 192.0.2.1\nsearch example.org\noptions ndots:2\n"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := onePod()

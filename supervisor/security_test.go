@@ -276,10 +276,10 @@ func TestLimitsOfResolvConf(t *testing.T) {
 	}
 	got, omitted := resolvConf(p, cni.DNS{Servers: []string{"10.0.0.1"}})
 	lines := strings.Split(got, "\n")
-	if n := len(strings.Fields(lines[0])) - 1; n != 31 { // 32, less the long one
+	if n := len(strings.Fields(lines[3])) - 1; n != 31 { // 32, less the long one
 		t.Errorf("%d searches", n)
 	}
-	if lines[1] != "nameserver 10.0.0.1" || lines[2] != "nameserver 1.1.1.1" || lines[3] != "nameserver 8.8.8.8" || len(lines) != 5 {
+	if lines[0] != "nameserver 10.0.0.1" || lines[1] != "nameserver 1.1.1.1" || lines[2] != "nameserver 8.8.8.8" || len(lines) != 5 {
 		t.Errorf("got %q", got)
 	}
 	if len(omitted) != 2 || omitted[0] != "Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line is: 10.0.0.1 1.1.1.1 8.8.8.8" ||
