@@ -29,6 +29,7 @@ var table = []struct {
 	{groupKubectl, execCommand},
 	{groupKubectl, attachCommand},
 	{groupKubectl, portForwardCommand},
+	{groupKubectl, runCommand},
 	{groupKubectl, deleteCommand},
 	{groupDocker, psCommand},
 	{groupDocker, stopCommand},
