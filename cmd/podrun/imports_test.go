@@ -17,14 +17,15 @@ import (
 // draws; everybody may import internal/... .
 var arrows = map[string][]string{
 	"cmd/podrun": {"node", "pod"},
-	"node":       {"supervisor", "store", "sandbox", "cni", "image", "volume"},
-	"supervisor": {"pod", "store", "sandbox", "cni", "image", "volume"},
+	"node":       {"supervisor", "object", "pod", "store", "sandbox", "cni", "image", "volume"},
+	"supervisor": {"object", "pod", "store", "sandbox", "cni", "image", "volume"},
 	"sandbox":    {},
 	"cni":        {},
 	"image":      {},
 	"volume":     {},
 	"pod":        {},
 	"store":      {},
+	"object":     {"pod", "store"},
 }
 
 // banned are packages that must not be linked: what they cost is paid by every
