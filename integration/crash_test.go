@@ -231,6 +231,9 @@ var faultPoints = []string{
 	"teardown.network", "teardown.sandbox", "teardown.volumes",
 }
 
+// deletionFaultPoints are those of the deletion of a Namespace or a claim.
+var deletionFaultPoints = []string{"claim.removed", "claim.unused", "namespace.emptied", "namespace.pod", "namespace.podless"}
+
 // TestFaults fails each step of a pod's life once, by an error and by kill -9 of
 // the node. The pod must come up all the same, restart, and leave nothing.
 func TestFaults(t *testing.T) {

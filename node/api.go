@@ -13,6 +13,7 @@ import (
 
 	"get.podrun.dev/podrun/image"
 	"get.podrun.dev/podrun/internal/hint"
+	"get.podrun.dev/podrun/object"
 	"get.podrun.dev/podrun/store"
 	"get.podrun.dev/podrun/supervisor"
 )
@@ -27,6 +28,7 @@ const maxBody = 32 << 20
 type api struct {
 	store      *store.Store
 	supervisor *supervisor.Supervisor
+	objects    *object.Objects
 	images     *image.Store
 	checks     func(context.Context) []Check
 	stopped    context.Context // ends when the node does: ends watches and follows
@@ -44,14 +46,8 @@ func (a *api) handler() http.Handler {
 			}
 		})
 	}
-	handle("GET /api/v1/pods", a.listPods)
-	handle("GET /api/v1/namespaces/{namespace}/pods", a.listPods)
-	handle("GET /api/v1/namespaces/{namespace}/pods/{name}", a.getPod)
-	handle("DELETE /api/v1/namespaces/{namespace}/pods/{name}", a.deletePod)
+	a.handleObjects(handle)
 	handle("GET /api/v1/namespaces/{namespace}/pods/{name}/log", a.podLog)
-	handle("GET /api/v1/events", a.listEvents)
-	handle("GET /api/v1/namespaces/{namespace}/events", a.listEvents)
-	handle("PUT /podrun/v1/namespaces/{namespace}/pods/{name}/apply", a.applyPod)
 	handle("POST /podrun/v1/namespaces/{namespace}/pods/{name}/exec", a.exec)
 	handle("POST /podrun/v1/namespaces/{namespace}/pods/{name}/attach", a.attach)
 	handle("POST /podrun/v1/terminals/{id}/resize", a.resize)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -13,8 +12,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/watch"
 )
 
 // Client speaks to a node over its socket. Errors that the node answers with
@@ -54,56 +51,12 @@ func (c *Client) Close() error {
 	}
 }
 
-func podsPath(namespace string) string {
-	if namespace == "" {
-		return "/api/v1/pods"
-	}
-	return "/api/v1/namespaces/" + url.PathEscape(namespace) + "/pods"
-}
-
 func podPath(namespace, name string) string {
-	return podsPath(namespace) + "/" + url.PathEscape(name)
+	return "/api/v1/namespaces/" + url.PathEscape(namespace) + "/pods/" + url.PathEscape(name)
 }
 
 func podrunPath(namespace, name, verb string) string {
 	return "/podrun/v1/namespaces/" + url.PathEscape(namespace) + "/pods/" + url.PathEscape(name) + "/" + verb
-}
-
-// ListPods lists the pods of a namespace, of all when it is "".
-func (c *Client) ListPods(ctx context.Context, namespace string, o metav1.ListOptions) (*corev1.PodList, error) {
-	list := new(corev1.PodList)
-	return list, c.call(ctx, http.MethodGet, podsPath(namespace), listQuery(o), nil, list)
-}
-
-// GetPod returns one pod.
-func (c *Client) GetPod(ctx context.Context, namespace, name string) (*corev1.Pod, error) {
-	p := new(corev1.Pod)
-	return p, c.call(ctx, http.MethodGet, podPath(namespace, name), nil, nil, p)
-}
-
-// ApplyPod makes the node's pod what p says. p is the manifest as it was
-// written, without defaults.
-func (c *Client) ApplyPod(ctx context.Context, p *corev1.Pod) (ApplyResult, error) {
-	var result ApplyResult
-	err := c.call(ctx, http.MethodPut, podrunPath(p.Namespace, p.Name, "apply"), nil, p, &result)
-	return result, err
-}
-
-// DeletePod begins the deletion of a pod and returns the pod as it was then; a
-// watch from its resource version sees it go.
-func (c *Client) DeletePod(ctx context.Context, namespace, name string, o metav1.DeleteOptions) (*corev1.Pod, error) {
-	p := new(corev1.Pod)
-	return p, c.call(ctx, http.MethodDelete, podPath(namespace, name), nil, o, p)
-}
-
-// ListEvents lists the events of a namespace, of all when it is "".
-func (c *Client) ListEvents(ctx context.Context, namespace string, o metav1.ListOptions) (*corev1.EventList, error) {
-	path := "/api/v1/events"
-	if namespace != "" {
-		path = "/api/v1/namespaces/" + url.PathEscape(namespace) + "/events"
-	}
-	list := new(corev1.EventList)
-	return list, c.call(ctx, http.MethodGet, path, listQuery(o), nil, list)
 }
 
 // Logs returns a container's log as it is stored, and with o.Follow as it
@@ -227,63 +180,3 @@ func (c *Client) Doctor(ctx context.Context) ([]Check, error) {
 	err := c.call(ctx, http.MethodGet, "/podrun/v1/doctor", nil, nil, &checks)
 	return checks, err
 }
-
-func listQuery(o metav1.ListOptions) url.Values {
-	q := url.Values{}
-	if o.LabelSelector != "" {
-		q.Set("labelSelector", o.LabelSelector)
-	}
-	if o.FieldSelector != "" {
-		q.Set("fieldSelector", o.FieldSelector)
-	}
-	return q
-}
-
-// PodWatch is a stream of changes of pods. It is not safe for concurrent use.
-type PodWatch struct {
-	body  *responseBody
-	lines *json.Decoder
-}
-
-// WatchPods watches the pods of a namespace, of all when it is "", from
-// o.ResourceVersion on. The caller closes the watch.
-func (c *Client) WatchPods(ctx context.Context, namespace string, o metav1.ListOptions) (*PodWatch, error) {
-	q := listQuery(o)
-	q.Set("watch", "1")
-	if o.ResourceVersion != "" {
-		q.Set("resourceVersion", o.ResourceVersion)
-	}
-	body, err := c.send(ctx, http.MethodGet, podsPath(namespace), q, nil)
-	if err != nil {
-		return nil, err
-	}
-	return &PodWatch{body: body, lines: json.NewDecoder(body)}, nil
-}
-
-// Next blocks until a pod changes. An error that the node sent, such as one of
-// a resource version that is too old, is a Kubernetes API error; any other is
-// an *InterruptedError.
-func (w *PodWatch) Next() (watch.EventType, *corev1.Pod, error) {
-	var frame struct {
-		Type   watch.EventType `json:"type"`
-		Object json.RawMessage `json:"object"`
-	}
-	if err := w.lines.Decode(&frame); err != nil {
-		return "", nil, w.body.broken(err)
-	}
-	if frame.Type == watch.Error {
-		var s metav1.Status
-		if err := json.Unmarshal(frame.Object, &s); err != nil {
-			return "", nil, fmt.Errorf("answer of the node: %w", err)
-		}
-		return "", nil, statusError(s)
-	}
-	p := new(corev1.Pod)
-	if err := json.Unmarshal(frame.Object, p); err != nil {
-		return "", nil, fmt.Errorf("answer of the node: %w", err)
-	}
-	return frame.Type, p, nil
-}
-
-// Close ends the watch.
-func (w *PodWatch) Close() error { return w.body.Close() }

@@ -29,9 +29,11 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"get.podrun.dev/podrun/cni"
 	"get.podrun.dev/podrun/image"
+	"get.podrun.dev/podrun/object"
 	"get.podrun.dev/podrun/sandbox"
 	"get.podrun.dev/podrun/store"
 	"get.podrun.dev/podrun/supervisor"
@@ -138,15 +140,30 @@ func run(log *slog.Logger) (err error) {
 	if err != nil {
 		return err
 	}
+	volumes := volume.New(paths.Data, paths.State)
 	sup := supervisor.New(supervisor.Config{
 		Store: st, Sandboxes: sandboxes, Network: network, Images: images,
-		Volumes:  volume.New(paths.Data, paths.State),
+		Volumes:  volumes,
 		StateDir: paths.State, DataDir: paths.Data, Node: host, HostIP: hostIP(), Rootless: ns.Rootless, Logger: log,
 		Anchor: func(pid int) error { return RecordAnchor(paths, pid) },
 	})
 	defer sup.Close()
 	if err := sup.Recover(context.Background()); err != nil {
 		return fmt.Errorf("take up the pods: %w", err)
+	}
+	objects, err := object.Open(object.Config{
+		Store: st, Logger: log, RemoveClaim: volumes.RemoveClaim,
+		DeletePod: func(namespace, name string) error {
+			_, err := sup.Delete(namespace, name, metav1.DeleteOptions{})
+			return err
+		},
+	})
+	if err != nil {
+		return err
+	}
+	defer objects.Close()
+	if err := objects.Recover(); err != nil {
+		return fmt.Errorf("take up the deletions: %w", err)
 	}
 
 	ctx, cancel := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
@@ -158,7 +175,7 @@ func run(log *slog.Logger) (err error) {
 	connections := newGauge()
 	server := &http.Server{
 		Handler: (&api{
-			store: st, supervisor: sup, images: images, stopped: ctx, log: log,
+			store: st, supervisor: sup, objects: objects, images: images, stopped: ctx, log: log,
 			checks: func(ctx context.Context) []Check { return nodeChecks(ctx, sandboxes, network) },
 		}).handler(),
 		ConnContext: ConnContext,
@@ -171,7 +188,7 @@ func run(log *slog.Logger) (err error) {
 	log.Info("node ready", "pid", os.Getpid(), "version", Version)
 
 	idle := make(chan error, 1)
-	go func() { idle <- untilIdle(ctx, st, sup, connections) }()
+	go func() { idle <- untilIdle(ctx, st, func() int { return sup.Active() + objects.Active() }, connections) }()
 	select {
 	case err = <-serving:
 		cancel()
@@ -192,7 +209,7 @@ const idleAfter = 30 * time.Second
 
 // untilIdle returns when ctx ends, or when for a while no pod needed the node
 // and nobody called. It sleeps between changes: an idle node does not wake up.
-func untilIdle(ctx context.Context, st *store.Store, sup *supervisor.Supervisor, connections *gauge) error {
+func untilIdle(ctx context.Context, st *store.Store, active func() int, connections *gauge) error {
 	after := idleAfter
 	if d, err := time.ParseDuration(os.Getenv("PODRUN_NODE_IDLE")); err == nil {
 		after = d
@@ -213,9 +230,14 @@ func untilIdle(ctx context.Context, st *store.Store, sup *supervisor.Supervisor,
 			}
 		case <-connections.changed:
 		case <-timer.C:
-			return nil
+			if active() == 0 {
+				return nil
+			}
+			// A deletion, of which no change of a pod tells, is looked at again.
+			timer.Reset(after)
+			continue
 		}
-		if sup.Active() > 0 || connections.open() > 0 {
+		if active() > 0 || connections.open() > 0 {
 			timer.Stop()
 		} else {
 			timer.Reset(after)

@@ -1,10 +1,10 @@
 package node
 
 import (
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"get.podrun.dev/podrun/image"
+	"get.podrun.dev/podrun/pod"
 	"get.podrun.dev/podrun/supervisor"
 )
 
@@ -27,10 +27,10 @@ type (
 // about the error.
 const causeMend = metav1.CauseType("podrun.dev/mend")
 
-// ApplyResult answers an apply.
-type ApplyResult struct {
-	Action string      `json:"action"` // created, configured or unchanged
-	Pod    *corev1.Pod `json:"pod"`
+// applyAnswer answers an apply.
+type applyAnswer struct {
+	Action string    `json:"action"` // created, configured or unchanged
+	Object pod.Value `json:"object"`
 }
 
 // ExecRequest asks for a program to be run in a container. Its stdin, stdout

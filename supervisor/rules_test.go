@@ -1,7 +1,6 @@
 package supervisor
 
 import (
-	"maps"
 	"net/netip"
 	"strings"
 	"syscall"
@@ -70,22 +69,6 @@ func TestResolvConf(t *testing.T) {
 				t.Errorf("got\n%s\nwant\n%s", got, c.want)
 			}
 		})
-	}
-}
-
-func TestMergeKeepsWhatOthersSet(t *testing.T) {
-	old := onePod()
-	old.Labels = map[string]string{"applied": "1", "dropped": "1", "other": "1"}
-	old.Annotations = map[string]string{corev1.LastAppliedConfigAnnotation: `{"metadata":{"labels":{"applied":"1","dropped":"1"}}}`}
-	want := onePod()
-	want.Labels = map[string]string{"applied": "2", "new": "1"}
-	want.Annotations = map[string]string{corev1.LastAppliedConfigAnnotation: "{}"}
-	got := merge(old, want)
-	if expected := map[string]string{"applied": "2", "new": "1", "other": "1"}; !maps.Equal(got.Labels, expected) {
-		t.Errorf("labels %v, want %v", got.Labels, expected)
-	}
-	if got.Annotations[corev1.LastAppliedConfigAnnotation] != "{}" {
-		t.Errorf("annotations %v", got.Annotations)
 	}
 }
 

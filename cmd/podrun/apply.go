@@ -4,12 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"get.podrun.dev/podrun/node"
 	"get.podrun.dev/podrun/pod"
 )
 
@@ -18,11 +19,12 @@ func applyCommand(c *cli) *cobra.Command {
 	var output string
 	command := &cobra.Command{
 		Use:   "apply -f FILENAME",
-		Short: "Make pods be as a manifest says",
-		Long: `Make pods be as a manifest says: create those that are not there, change the others.
+		Short: "Make objects be as a manifest says",
+		Long: `Make objects be as a manifest says: create those that are not there, change the others.
 
-Manifests are YAML or JSON, of one or several objects. All of them are read and
-checked before anything is done: one mistake, and nothing is.`,
+Manifests are YAML or JSON, of one or several objects: Pods, ConfigMaps, Secrets,
+PersistentVolumeClaims and Namespaces, in any order. All of them are read and checked
+before anything is done: one mistake, and nothing is.`,
 		Example: `  podrun apply -f pod.yml
   podrun apply -f web.yml -f db.yml
   podrun apply -R -f manifests/
@@ -51,14 +53,15 @@ func (c *cli) apply(ctx context.Context, files *manifestFlags, output string) er
 	if err != nil {
 		return err
 	}
+	inOrder(objects)
 	client, err := c.connect(ctx)
 	if err != nil {
 		return err
 	}
-	var applied []corev1.Pod
+	var applied []pod.Value
 	var failed errorList
 	for _, o := range objects {
-		result, err := client.ApplyPod(ctx, o.Pod)
+		action, result, err := client.Apply(ctx, o.Value, node.Write{})
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -67,9 +70,9 @@ func (c *cli) apply(ctx context.Context, files *manifestFlags, output string) er
 			continue
 		}
 		if output == "" {
-			fmt.Fprintf(c.out, "pod/%s %s\n", o.Pod.Name, result.Action)
+			fmt.Fprintf(c.out, "%s %s\n", title(o.Value), action)
 		} else {
-			applied = append(applied, *result.Pod)
+			applied = append(applied, result)
 		}
 	}
 	if output != "" && len(applied) > 0 {
@@ -85,7 +88,7 @@ func (c *cli) apply(ctx context.Context, files *manifestFlags, output string) er
 func applyError(o *pod.Object, err error) error {
 	var status *apierrors.StatusError
 	if !errors.As(err, &status) {
-		return fmt.Errorf("cannot apply pod %q: %w", o.Pod.Name, err)
+		return fmt.Errorf("cannot apply %s %q: %w", strings.ToLower(o.Kind), o.Value.GetName(), err)
 	}
 	if status.ErrStatus.Reason == metav1.StatusReasonInvalid {
 		return err

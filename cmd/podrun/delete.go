@@ -4,15 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"get.podrun.dev/podrun/node"
+	"get.podrun.dev/podrun/pod"
 )
 
 type deleteOptions struct {
@@ -32,15 +33,19 @@ type deleteOptions struct {
 func deleteCommand(c *cli) *cobra.Command {
 	var o deleteOptions
 	command := &cobra.Command{
-		Use:   "delete (pod NAME... | pod/NAME... | -f FILENAME | pods -l SELECTOR | pods --all)",
-		Short: "Stop pods and remove them",
+		Use:   "delete (TYPE NAME... | TYPE/NAME... | -f FILENAME | TYPE -l SELECTOR | TYPE --all)",
+		Short: "Stop pods and remove them, or what is stored beside them",
 		Long: `Stop pods and remove them with all that belongs to them, and wait until they are gone.
 
-The containers get their stop signal and the grace period to end, then they are killed.`,
+The containers get their stop signal and the grace period to end, then they are killed.
+A persistentvolumeclaim goes with its files when no pod uses it any more. A namespace
+goes with all that is in it.`,
 		Example: `  podrun delete pod web
   podrun delete -f pod.yml --now
+  podrun delete configmap/settings pvc/data
+  podrun delete namespace staging
   podrun delete pods --all --grace-period=0`,
-		ValidArgsFunction: c.completeResource("pod"),
+		ValidArgsFunction: c.completeResource(storedKinds...),
 		RunE: func(command *cobra.Command, args []string) error {
 			if err := o.check(args); err != nil {
 				return err
@@ -50,17 +55,17 @@ The containers get their stop signal and the grace period to end, then they are 
 	}
 	f := command.Flags()
 	o.files.declare(command, "delete")
-	f.StringVarP(&o.selector, "selector", "l", "", "delete the pods with these labels (KEY=VALUE,...)")
-	f.StringVar(&o.fieldSelector, "field-selector", "", "delete the pods with these fields (status.phase=Failed)")
-	f.BoolVar(&o.all, "all", false, "delete all pods of the namespace")
+	f.StringVarP(&o.selector, "selector", "l", "", "delete the objects with these labels (KEY=VALUE,...)")
+	f.StringVar(&o.fieldSelector, "field-selector", "", "delete the objects with these fields (status.phase=Failed)")
+	f.BoolVar(&o.all, "all", false, "delete all objects of the type in the namespace")
 	f.BoolVarP(&o.allNamespaces, "all-namespaces", "A", false, "with -l or --all: in all namespaces")
 	f.Int64Var(&o.grace, "grace-period", -1, "seconds that the containers get to end; 0 kills them at once, negative stands for the pod's own")
 	f.BoolVar(&o.force, "force", false, "kill the containers at once")
 	f.BoolVar(&o.now, "now", false, "the same as --grace-period=1")
-	f.BoolVar(&o.wait, "wait", true, "wait until the pods are gone")
+	f.BoolVar(&o.wait, "wait", true, "wait until the objects are gone")
 	f.DurationVar(&o.timeout, "timeout", 0, "how long to wait; 0 is without end")
-	f.BoolVar(&o.ignoreNotFound, "ignore-not-found", false, "a pod that is not there is no error")
-	f.StringVarP(&o.output, "output", "o", "", "\"name\" prints pod/NAME only")
+	f.BoolVar(&o.ignoreNotFound, "ignore-not-found", false, "what is not there is no error")
+	f.StringVarP(&o.output, "output", "o", "", "\"name\" prints TYPE/NAME only")
 	return command
 }
 
@@ -111,9 +116,9 @@ func (c *cli) delete(ctx context.Context, args []string, o *deleteOptions) error
 		options.GracePeriodSeconds = &o.grace
 	}
 	var failed errorList
-	var going []*corev1.Pod
+	var going []pod.Value
 	for _, t := range targets {
-		p, err := client.DeletePod(ctx, t.Namespace, t.Name, options)
+		v, err := client.Delete(ctx, t.kind.Kind, t.Namespace, t.Name, options)
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
@@ -121,8 +126,8 @@ func (c *cli) delete(ctx context.Context, args []string, o *deleteOptions) error
 		case err != nil:
 			failed = append(failed, err)
 		default:
-			c.printDeleted(p.Name, o)
-			going = append(going, p)
+			c.printDeleted(v, o)
+			going = append(going, v)
 		}
 	}
 	if o.wait {
@@ -131,9 +136,9 @@ func (c *cli) delete(ctx context.Context, args []string, o *deleteOptions) error
 			ctx, cancel = context.WithTimeout(ctx, o.timeout)
 			defer cancel()
 		}
-		for _, p := range going {
-			if err := waitGone(ctx, client, p); errors.Is(err, context.DeadlineExceeded) {
-				failed = append(failed, plainf("timed out waiting for the condition on pods/%s", p.Name))
+		for _, v := range going {
+			if err := waitGone(ctx, client, v); errors.Is(err, context.DeadlineExceeded) {
+				failed = append(failed, plainf("timed out waiting for the condition on %s/%s", pod.KindOf(v).Resource, v.GetName()))
 			} else if err != nil {
 				failed = append(failed, err)
 			}
@@ -142,48 +147,58 @@ func (c *cli) delete(ctx context.Context, args []string, o *deleteOptions) error
 	return failed.err()
 }
 
-func (c *cli) printDeleted(name string, o *deleteOptions) {
+func (c *cli) printDeleted(v pod.Value, o *deleteOptions) {
+	kind := strings.ToLower(pod.KindOf(v).Name)
 	switch {
 	case o.output == "name":
-		fmt.Fprintf(c.out, "pod/%s\n", name)
+		fmt.Fprintf(c.out, "%s/%s\n", kind, v.GetName())
 	case o.force:
-		fmt.Fprintf(c.out, "pod %q force deleted\n", name)
+		fmt.Fprintf(c.out, "%s %q force deleted\n", kind, v.GetName())
 	default:
-		fmt.Fprintf(c.out, "pod %q deleted\n", name)
+		fmt.Fprintf(c.out, "%s %q deleted\n", kind, v.GetName())
 	}
 }
 
-// deleteTargets names the pods to delete.
-func (c *cli) deleteTargets(ctx context.Context, args []string, o *deleteOptions) ([]types.NamespacedName, error) {
-	var targets []types.NamespacedName
+// condemned names an object to delete.
+type condemned struct {
+	kind *kind
+	types.NamespacedName
+}
+
+// deleteTargets names the objects to delete.
+func (c *cli) deleteTargets(ctx context.Context, args []string, o *deleteOptions) ([]condemned, error) {
+	var condemn []condemned
 	if len(o.files.sources) > 0 {
 		objects, err := o.files.read(ctx, c)
 		if err != nil {
 			return nil, err
 		}
 		for _, object := range objects {
-			targets = append(targets, types.NamespacedName{Namespace: object.Pod.Namespace, Name: object.Pod.Name})
+			v := object.Value
+			condemn = append(condemn, condemned{kindOfValue(v), types.NamespacedName{Namespace: v.GetNamespace(), Name: v.GetName()}})
 		}
-		return targets, nil
+		return condemn, nil
 	}
-	k, names, err := parseResources(args)
+	targets, err := parseTargets(args)
 	if err != nil {
 		return nil, err
 	}
 	selects := o.selector != "" || o.fieldSelector != "" || o.all
-	switch {
-	case k.plural != podKind.plural:
-		return nil, plainf("%s cannot be deleted: they go by themselves", k.plural)
-	case len(names) > 0 && selects:
-		return nil, &usageError{message: "name cannot be provided when a selector is specified", noHelp: true}
-	case len(names) == 0 && !selects:
-		return nil, &usageError{message: "resource(s) were provided, but no name was specified", noHelp: true}
+	for _, t := range targets {
+		switch {
+		case t.kind == eventKind:
+			return nil, plainf("%s cannot be deleted: they go by themselves", t.kind.Resource)
+		case len(t.names) > 0 && selects:
+			return nil, &usageError{message: "name cannot be provided when a selector is specified", noHelp: true}
+		case len(t.names) == 0 && !selects:
+			return nil, &usageError{message: "resource(s) were provided, but no name was specified", noHelp: true}
+		}
+		for _, name := range t.names {
+			condemn = append(condemn, condemned{t.kind, types.NamespacedName{Namespace: c.ns(), Name: name}})
+		}
 	}
-	for _, name := range names {
-		targets = append(targets, types.NamespacedName{Namespace: c.ns(), Name: name})
-	}
-	if len(names) > 0 {
-		return targets, nil
+	if len(condemn) > 0 {
+		return condemn, nil
 	}
 	client, err := c.connect(ctx)
 	if err != nil {
@@ -193,24 +208,26 @@ func (c *cli) deleteTargets(ctx context.Context, args []string, o *deleteOptions
 	if o.allNamespaces {
 		namespace = ""
 	}
-	list, err := client.ListPods(ctx, namespace, metav1.ListOptions{LabelSelector: o.selector, FieldSelector: o.fieldSelector})
-	if err != nil {
-		return nil, err
+	for _, t := range targets {
+		list, err := client.List(ctx, t.kind.Kind, namespace, metav1.ListOptions{LabelSelector: o.selector, FieldSelector: o.fieldSelector})
+		if err != nil {
+			return nil, err
+		}
+		for _, v := range list.Items {
+			condemn = append(condemn, condemned{t.kind, types.NamespacedName{Namespace: v.GetNamespace(), Name: v.GetName()}})
+		}
 	}
-	for _, p := range list.Items {
-		targets = append(targets, types.NamespacedName{Namespace: p.Namespace, Name: p.Name})
-	}
-	if len(targets) == 0 {
+	if len(condemn) == 0 {
 		fmt.Fprintln(c.out, "No resources found")
 	}
-	return targets, nil
+	return condemn, nil
 }
 
-// waitGone returns when the pod p, and not another of its name, is no more.
-func waitGone(ctx context.Context, client *node.Client, p *corev1.Pod) error {
+// waitGone returns when the object v, and not another of its name, is no more.
+func waitGone(ctx context.Context, client *node.Client, v pod.Value) error {
 	f := follower{
-		client: client, namespace: p.Namespace, known: knowing(*p),
-		options: metav1.ListOptions{FieldSelector: "metadata.name=" + p.Name, ResourceVersion: p.ResourceVersion},
+		client: client, kind: kindOfValue(v), namespace: v.GetNamespace(), known: knowing(v),
+		options: metav1.ListOptions{FieldSelector: "metadata.name=" + v.GetName(), ResourceVersion: v.GetResourceVersion()},
 	}
 	defer f.close()
 	for {
@@ -218,7 +235,7 @@ func waitGone(ctx context.Context, client *node.Client, p *corev1.Pod) error {
 		if err != nil {
 			return err
 		}
-		if change.gone && change.pod.UID == p.UID || !change.gone && change.pod.UID != p.UID {
+		if is := change.object.GetUID() == v.GetUID(); change.gone == is {
 			return nil
 		}
 	}

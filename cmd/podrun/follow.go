@@ -12,37 +12,40 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 
 	"get.podrun.dev/podrun/node"
+	"get.podrun.dev/podrun/pod"
 )
 
-// follower sees the changes of pods one after the other, across the end of a
-// node and the start of the next. Set the first fields, close it after use.
+// follower sees the changes of the objects of a kind one after the other,
+// across the end of a node and the start of the next. Set the first fields,
+// close it after use.
 type follower struct {
 	client    *node.Client
+	kind      *kind
 	namespace string
-	options   metav1.ListOptions        // with the resource version to start from
-	known     map[types.UID]*corev1.Pod // what was there then
+	options   metav1.ListOptions      // with the resource version to start from
+	known     map[types.UID]pod.Value // what was there then
 
-	stream  *node.PodWatch
+	stream  *node.Watch
 	pending []change
 }
 
-// knowing is what follower.known is when it starts from pods.
-func knowing(pods ...corev1.Pod) map[types.UID]*corev1.Pod {
-	known := make(map[types.UID]*corev1.Pod, len(pods))
-	for i := range pods {
-		known[pods[i].UID] = &pods[i]
+// knowing is what follower.known is when it starts from objects.
+func knowing(objects ...pod.Value) map[types.UID]pod.Value {
+	known := make(map[types.UID]pod.Value, len(objects))
+	for _, v := range objects {
+		known[v.GetUID()] = v
 	}
 	return known
 }
 
-// change is one change of a pod, with the pod as it is after it, or was before
-// it went.
+// change is one change of an object, with the object as it is after it, or was
+// before it went.
 type change struct {
-	pod  *corev1.Pod
-	gone bool
+	object pod.Value
+	gone   bool
 }
 
-// next blocks until a pod changes.
+// next blocks until an object changes.
 func (f *follower) next(ctx context.Context) (change, error) {
 	for {
 		if len(f.pending) > 0 {
@@ -74,42 +77,43 @@ func (f *follower) next(ctx context.Context) (change, error) {
 func (f *follower) read(ctx context.Context) (change, error) {
 	if f.stream == nil {
 		var err error
-		if f.stream, err = f.client.WatchPods(ctx, f.namespace, f.options); err != nil {
+		if f.stream, err = f.client.Watch(ctx, f.kind.Kind, f.namespace, f.options); err != nil {
 			return change{}, err
 		}
 	}
-	event, p, err := f.stream.Next()
-	return change{pod: p, gone: event == watch.Deleted}, err
+	event, v, err := f.stream.Next()
+	return change{object: v, gone: event == watch.Deleted}, err
 }
 
-// note remembers a change and tells whether it is one: a pod that went carries
+// note remembers a change and tells whether it is one: an object that went carries
 // the version of its last change, so that a new watch tells of its end again.
 func (f *follower) note(c change) bool {
-	f.options.ResourceVersion = c.pod.ResourceVersion
-	_, known := f.known[c.pod.UID]
+	f.options.ResourceVersion = c.object.GetResourceVersion()
+	uid := c.object.GetUID()
+	_, known := f.known[uid]
 	if c.gone {
-		delete(f.known, c.pod.UID)
+		delete(f.known, uid)
 		return known
 	}
-	f.known[c.pod.UID] = c.pod
+	f.known[uid] = c.object
 	return true
 }
 
 // relist stands in for the changes that the node no longer knows: what is
 // there now may have changed, what is not has gone.
 func (f *follower) relist(ctx context.Context) error {
-	list, err := f.client.ListPods(ctx, f.namespace, f.options)
+	list, err := f.client.List(ctx, f.kind.Kind, f.namespace, f.options)
 	if err != nil {
 		return err
 	}
 	now := knowing(list.Items...)
-	for uid, p := range f.known {
+	for uid, v := range f.known {
 		if now[uid] == nil {
-			f.pending = append(f.pending, change{pod: p, gone: true})
+			f.pending = append(f.pending, change{object: v, gone: true})
 		}
 	}
-	for i := range list.Items {
-		f.pending = append(f.pending, change{pod: &list.Items[i]})
+	for _, v := range list.Items {
+		f.pending = append(f.pending, change{object: v})
 	}
 	f.known = now
 	f.options.ResourceVersion = list.ResourceVersion
@@ -133,7 +137,7 @@ func awaitPod(ctx context.Context, client *node.Client, p *corev1.Pod, wanted fu
 		return p, nil
 	}
 	f := follower{
-		client: client, namespace: p.Namespace, known: knowing(*p),
+		client: client, kind: podKind, namespace: p.Namespace, known: knowing(p),
 		options: metav1.ListOptions{FieldSelector: "metadata.name=" + p.Name, ResourceVersion: p.ResourceVersion},
 	}
 	defer f.close()
@@ -142,10 +146,11 @@ func awaitPod(ctx context.Context, client *node.Client, p *corev1.Pod, wanted fu
 		switch {
 		case err != nil:
 			return nil, err
-		case change.gone && change.pod.UID == p.UID || change.pod.UID != p.UID:
+		case change.gone || change.object.GetUID() != p.UID:
 			return nil, errPodGone
-		case wanted(change.pod):
-			return change.pod, nil
+		}
+		if now := change.object.(*corev1.Pod); wanted(now) {
+			return now, nil
 		}
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -12,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"get.podrun.dev/podrun/node"
+	"get.podrun.dev/podrun/pod"
 )
 
 // getFlags are the flags of "get".
@@ -24,30 +26,30 @@ type getFlags struct {
 func getCommand(c *cli) *cobra.Command {
 	var f getFlags
 	command := &cobra.Command{
-		Use:   "get pods|events [NAME...]",
-		Short: "List pods or events",
+		Use:   "get TYPE[,TYPE...] [NAME...] | TYPE/NAME...",
+		Short: "List pods and what is stored beside them",
+		Long: `List objects: pods (po), configmaps (cm), secrets, persistentvolumeclaims (pvc), namespaces (ns)
+and events (ev).`,
 		Example: `  podrun get pods
   podrun get pods -o wide
   podrun get pod web -o yaml
+  podrun get pods,configmaps,pvc
   podrun get pods -w
   podrun get pods -l app=web --sort-by .metadata.creationTimestamp
   podrun get pods -o jsonpath='{range .items[*]}{.metadata.name}{"\n"}{end}'`,
-		ValidArgsFunction: c.completeResource("pods", "events"),
+		ValidArgsFunction: c.completeResource(kinds...),
 		RunE: func(command *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return usagef("You must specify the type of resource to get: pods or events")
+				return usagef("You must specify the type of resource to get: pods, configmaps, secrets, persistentvolumeclaims, namespaces or events")
 			}
-			k, names, err := parseResources(args)
+			targets, err := parseTargets(args)
 			if err != nil {
 				return err
 			}
-			if len(names) > 0 && (f.selector != "" || f.all) {
+			if named(targets) && (f.selector != "" || f.all) {
 				return plainf("a resource cannot be retrieved by name across all namespaces or with a selector")
 			}
-			if k.plural == eventKind.plural {
-				return c.getEvents(command.Context(), f)
-			}
-			return c.getPods(command.Context(), names, f)
+			return c.get(command.Context(), targets, f)
 		},
 	}
 	flags := command.Flags()
@@ -64,7 +66,14 @@ func getCommand(c *cli) *cobra.Command {
 	return command
 }
 
-func (c *cli) getPods(ctx context.Context, names []string, f getFlags) error {
+// found is what a target stands for.
+type found struct {
+	kind    *kind
+	objects []pod.Value
+	options metav1.ListOptions // with which a watch goes on
+}
+
+func (c *cli) get(ctx context.Context, targets []target, f getFlags) error {
 	client, err := c.connect(ctx)
 	if err != nil {
 		return err
@@ -73,77 +82,113 @@ func (c *cli) getPods(ctx context.Context, names []string, f getFlags) error {
 	if f.all {
 		namespace = ""
 	}
-	options := metav1.ListOptions{LabelSelector: f.selector, FieldSelector: f.fields}
-	var pods []corev1.Pod
+	var groups []found
 	var failed errorList
-	if len(names) == 0 {
-		list, err := client.ListPods(ctx, namespace, options)
-		if err != nil {
-			return err
-		}
-		pods, options.ResourceVersion = list.Items, list.ResourceVersion
-	}
-	for _, name := range names {
-		p, err := client.GetPod(ctx, namespace, name)
-		switch {
-		case apierrors.IsNotFound(err) && f.ignoreMissing:
-		case err != nil:
-			failed = append(failed, err)
-		default:
-			pods = append(pods, *p)
-			options.ResourceVersion, options.FieldSelector = p.ResourceVersion, "metadata.name="+name
-		}
+	wanted, single := 0, named(targets) && len(targets) == 1 && len(targets[0].names) == 1
+	for _, t := range targets {
+		g, errs := fetch(ctx, client, t, namespace, f)
+		groups, failed = append(groups, g), append(failed, errs...)
+		wanted += max(len(t.names), 1)
 	}
 	watching := f.watch || f.watchOnly
-	if watching && len(names) > 1 {
-		return plainf("watch is only supported on individual resources and resource collections - %d resources were found", len(names))
+	if watching && wanted > 1 {
+		return plainf("watch is only supported on individual resources and resource collections - %d resources were found", wanted)
+	}
+	if len(failed) > 0 && !named(targets) {
+		return failed.err()
 	}
 	if !f.watchOnly {
-		if err := c.printPods(pods, len(names) == 1, namespace, f); err != nil {
+		if err := c.printFound(groups, single, namespace, f); err != nil {
 			return err
 		}
 	}
 	if !watching || len(failed) > 0 {
 		return failed.err()
 	}
-	return c.watchPods(ctx, client, namespace, options, pods, f)
+	return c.watch(ctx, client, groups[0], namespace, f)
 }
 
-// printPods prints the answer of "get pods".
-func (c *cli) printPods(pods []corev1.Pod, single bool, namespace string, f getFlags) error {
-	if !formatted(f.output) {
-		if len(pods) == 0 {
-			if f.watch || f.ignoreMissing && single {
-				return nil
-			}
-			if !single {
-				c.nothing(namespace)
-			}
+// fetch asks the node for a target.
+func fetch(ctx context.Context, client *node.Client, t target, namespace string, f getFlags) (found, []error) {
+	g := found{kind: t.kind, options: metav1.ListOptions{LabelSelector: f.selector, FieldSelector: f.fields}}
+	if len(t.names) == 0 {
+		list, err := client.List(ctx, t.kind.Kind, namespace, g.options)
+		if err != nil {
+			return g, []error{err}
+		}
+		g.objects, g.options.ResourceVersion = list.Items, list.ResourceVersion
+		return g, nil
+	}
+	var failed []error
+	for _, name := range t.names {
+		v, err := client.Get(ctx, t.kind.Kind, namespace, name)
+		switch {
+		case apierrors.IsNotFound(err) && f.ignoreMissing:
+		case err != nil:
+			failed = append(failed, err)
+		default:
+			g.objects = append(g.objects, v)
+			g.options.ResourceVersion, g.options.FieldSelector = v.GetResourceVersion(), "metadata.name="+name
+		}
+	}
+	return g, failed
+}
+
+// printFound prints the answer of "get".
+func (c *cli) printFound(groups []found, single bool, namespace string, f getFlags) error {
+	var all []pod.Value
+	clustered := true
+	for _, g := range groups {
+		all = append(all, g.objects...)
+		clustered = clustered && !g.kind.Namespaced
+	}
+	if formatted(f.output) {
+		if single && len(all) == 0 {
 			return nil
 		}
-		sorted, err := sortPods(pods, f.sortBy)
+		items, err := toObjects(all)
 		if err != nil {
 			return err
 		}
-		return kubectlTable(c.out, podTable(sorted, f.columns(), time.Now()), !f.noHeaders)
+		if f.sortBy != "" {
+			if err := sortBy(items, f.sortBy); err != nil {
+				return err
+			}
+		}
+		return printFormatted(c.out, items, single, f.output, !f.noHeaders)
 	}
-	if single && len(pods) == 0 {
+	if len(all) == 0 {
+		if clustered {
+			namespace = ""
+		}
+		if !f.watch && !single {
+			c.nothing(namespace)
+		}
 		return nil
 	}
-	items, err := podObjects(pods)
-	if err != nil {
-		return err
-	}
-	if f.sortBy != "" {
-		if err := sortBy(items, f.sortBy); err != nil {
+	printed := 0
+	for _, g := range groups {
+		if len(g.objects) == 0 {
+			continue
+		}
+		sorted, err := sortObjects(g.objects, f.sortBy)
+		if err != nil {
+			return err
+		}
+		if printed++; printed > 1 {
+			fmt.Fprintln(c.out)
+		}
+		o := f.columns()
+		o.kind = len(groups) > 1
+		if err := kubectlTable(c.out, g.kind.table(sorted, o, time.Now()), !f.noHeaders); err != nil {
 			return err
 		}
 	}
-	return printFormatted(c.out, items, single, f.output, !f.noHeaders)
+	return nil
 }
 
-func (f getFlags) columns() podColumns {
-	return podColumns{namespace: f.all, wide: f.output == "wide", labels: f.labels}
+func (f getFlags) columns() columns {
+	return columns{namespace: f.all, wide: f.output == "wide", labels: f.labels}
 }
 
 // nothing says that a list is empty, as kubectl does.
@@ -155,40 +200,40 @@ func (c *cli) nothing(namespace string) {
 	fmt.Fprintf(c.err, "No resources found in %s namespace.\n", namespace)
 }
 
-// sortPods orders pods by a JSONPath; "" leaves them as they are.
-func sortPods(pods []corev1.Pod, path string) ([]corev1.Pod, error) {
+// sortObjects orders objects by a JSONPath; "" leaves them as they are.
+func sortObjects(objects []pod.Value, path string) ([]pod.Value, error) {
 	if path == "" {
-		return pods, nil
+		return objects, nil
 	}
-	items, err := podObjects(pods)
+	items, err := toObjects(objects)
 	if err != nil {
 		return nil, err
 	}
-	byKey := map[string]corev1.Pod{}
-	for _, p := range pods {
-		byKey[p.Namespace+"/"+p.Name] = p
+	byKey := map[string]pod.Value{}
+	for i, v := range objects {
+		byKey[objectKey(items[i])] = v
 	}
 	if err := sortBy(items, path); err != nil {
 		return nil, err
 	}
-	sorted := make([]corev1.Pod, 0, len(pods))
+	sorted := make([]pod.Value, 0, len(objects))
 	for _, o := range items {
-		sorted = append(sorted, byKey[fmt.Sprint(lookup(o, "metadata", "namespace"), "/", lookup(o, "metadata", "name"))])
+		sorted = append(sorted, byKey[objectKey(o)])
 	}
 	return sorted, nil
 }
 
-// watchPods prints changes of pods until ctx ends, which is no error.
-func (c *cli) watchPods(ctx context.Context, client *node.Client, namespace string, options metav1.ListOptions, known []corev1.Pod, f getFlags) error {
-	w := &follower{client: client, namespace: namespace, options: options, known: knowing(known...)}
+// watch prints changes of objects until ctx ends, which is no error.
+func (c *cli) watch(ctx context.Context, client *node.Client, g found, namespace string, f getFlags) error {
+	w := &follower{client: client, kind: g.kind, namespace: namespace, options: g.options, known: knowing(g.objects...)}
 	defer w.close()
 	lines := newLines(c.out, !f.noHeaders)
-	shown := map[types.UID]summary{}
-	for i := range known {
-		shown[known[i].UID] = summarize(&known[i])
+	shown := map[types.UID]string{}
+	for _, v := range g.objects {
+		shown[v.GetUID()] = face(v)
 	}
-	if !f.watchOnly && len(known) > 0 {
-		lines.seen(podTable(known, f.columns(), time.Now()))
+	if !f.watchOnly && len(g.objects) > 0 {
+		lines.seen(g.kind.table(g.objects, f.columns(), time.Now()))
 	}
 	for {
 		changed, err := w.next(ctx)
@@ -198,9 +243,9 @@ func (c *cli) watchPods(ctx context.Context, client *node.Client, namespace stri
 		if err != nil {
 			return err
 		}
-		pods := []corev1.Pod{*changed.pod}
+		v := changed.object
 		if formatted(f.output) {
-			items, err := podObjects(pods)
+			items, err := toObjects([]pod.Value{v})
 			if err == nil {
 				err = printFormatted(c.out, items, true, f.output, !f.noHeaders)
 			}
@@ -210,50 +255,23 @@ func (c *cli) watchPods(ctx context.Context, client *node.Client, namespace stri
 			continue
 		}
 		// A change that the line does not show is not shown.
-		now := summarize(changed.pod)
-		if before, ok := shown[changed.pod.UID]; ok && before == now && !changed.gone && !f.labels && f.output == "" {
+		now := face(v)
+		if before, ok := shown[v.GetUID()]; ok && before == now && now != "" && !changed.gone && !f.labels && f.output == "" {
 			continue
 		}
-		shown[changed.pod.UID] = now
-		if err := lines.print(podTable(pods, f.columns(), time.Now())); err != nil {
+		shown[v.GetUID()] = now
+		if err := lines.print(g.kind.table([]pod.Value{v}, f.columns(), time.Now())); err != nil {
 			return err
 		}
 	}
 }
 
-func (c *cli) getEvents(ctx context.Context, f getFlags) error {
-	if f.watch || f.watchOnly {
-		return plainf("events cannot be watched")
+// face is what the line of an object shows but its age, "" where every change
+// is worth a line.
+func face(v pod.Value) string {
+	if p, is := v.(*corev1.Pod); is {
+		s := summarize(p)
+		return strings.Join([]string{s.status, fmt.Sprint(s.ready, s.restarts, s.lastRestart)}, " ")
 	}
-	client, err := c.connect(ctx)
-	if err != nil {
-		return err
-	}
-	namespace := c.ns()
-	if f.all {
-		namespace = ""
-	}
-	list, err := client.ListEvents(ctx, namespace, metav1.ListOptions{FieldSelector: f.fields})
-	if err != nil {
-		return err
-	}
-	if formatted(f.output) {
-		items := make([]object, len(list.Items))
-		for i := range list.Items {
-			if items[i], err = toObject(&list.Items[i], "Event"); err != nil {
-				return err
-			}
-		}
-		if f.sortBy != "" {
-			if err := sortBy(items, f.sortBy); err != nil {
-				return err
-			}
-		}
-		return printFormatted(c.out, items, false, f.output, !f.noHeaders)
-	}
-	if len(list.Items) == 0 {
-		c.nothing(namespace)
-		return nil
-	}
-	return kubectlTable(c.out, eventTable(list.Items, f.all, time.Now()), !f.noHeaders)
+	return ""
 }

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"get.podrun.dev/podrun/pod"
 )
@@ -37,7 +36,7 @@ type manifestFlags struct {
 }
 
 func (f *manifestFlags) declare(command *cobra.Command, purpose string) {
-	command.Flags().StringSliceVarP(&f.sources, "filename", "f", nil, "file, directory, URL or - for standard input with the pods to "+purpose)
+	command.Flags().StringSliceVarP(&f.sources, "filename", "f", nil, "file, directory, URL or - for standard input with the objects to "+purpose)
 	command.Flags().BoolVarP(&f.recursive, "recursive", "R", false, "go into the directories below those given with -f")
 	_ = command.RegisterFlagCompletionFunc("filename", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		return []string{"json", "yaml", "yml"}, cobra.ShellCompDirectiveFilterFileExt
@@ -77,15 +76,16 @@ func (f *manifestFlags) read(ctx context.Context, c *cli) ([]*pod.Object, error)
 		return nil, manifestError{errors.Join(complaints...)}
 	}
 	for _, o := range objects {
-		if o.Pod == nil {
-			return nil, manifestError{o.Complain("kind", "kind "+o.Kind+": not supported by this version of podrun")}
+		if !pod.KindOf(o.Value).Namespaced {
+			continue
 		}
-		if c.namespace != "" && o.Pod.Namespace != "" && o.Pod.Namespace != c.namespace {
+		namespace := o.Value.GetNamespace()
+		if c.namespace != "" && namespace != "" && namespace != c.namespace {
 			return nil, plainf("the namespace from the provided object %q does not match the namespace %q. You must pass '--namespace=%s' to perform this operation.",
-				o.Pod.Namespace, c.namespace, o.Pod.Namespace)
+				namespace, c.namespace, namespace)
 		}
-		if o.Pod.Namespace == "" {
-			o.Pod.Namespace = c.ns()
+		if namespace == "" {
+			o.Value.SetNamespace(c.ns())
 		}
 	}
 	return objects, nil
@@ -96,14 +96,9 @@ func (f *manifestFlags) read(ctx context.Context, c *cli) ([]*pod.Object, error)
 func validate(objects []*pod.Object) error {
 	var complaints []error
 	for _, o := range objects {
-		p := o.Pod.DeepCopy()
-		pod.Default(p)
-		errs := pod.Validate(p)
-		refused, _ := pod.Unsupported(p)
-		for _, r := range refused {
-			errs = append(errs, field.Forbidden(field.NewPath(r.Field), r.Reason))
-		}
-		if err := o.Locate(errs); err != nil {
+		v := o.Value.DeepCopyObject().(pod.Value)
+		pod.Complete(v)
+		if err := o.Locate(pod.Check(v)); err != nil {
 			complaints = append(complaints, err)
 		}
 	}
@@ -111,6 +106,14 @@ func validate(objects []*pod.Object) error {
 		return manifestError{errors.Join(complaints...)}
 	}
 	return nil
+}
+
+// inOrder sorts objects for being made: what others refer to goes first, else
+// the order of the manifest stays.
+func inOrder(objects []*pod.Object) {
+	slices.SortStableFunc(objects, func(a, b *pod.Object) int {
+		return slices.Index(pod.Kinds, pod.KindOf(a.Value)) - slices.Index(pod.Kinds, pod.KindOf(b.Value))
+	})
 }
 
 func (f *manifestFlags) open(ctx context.Context, c *cli, source string) ([]document, error) {

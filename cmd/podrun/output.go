@@ -11,11 +11,11 @@ import (
 	"text/tabwriter"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/duration"
 	"sigs.k8s.io/yaml"
 
 	"get.podrun.dev/podrun/internal/jsonpath"
+	"get.podrun.dev/podrun/pod"
 )
 
 // outputHelp is the help of the flag -o of the verbs that print objects.
@@ -292,23 +292,20 @@ func sortBy(items []object, path string) error {
 	t.AllowMissing = true
 	keys := map[string]any{}
 	found := false
-	id := func(o object) string {
-		return fmt.Sprint(lookup(o, "metadata", "namespace"), "/", lookup(o, "metadata", "name"))
-	}
 	for _, o := range items {
 		values, err := t.Find(o)
 		if err != nil {
 			return plainError(err.Error())
 		}
 		if len(values) > 0 {
-			keys[id(o)], found = values[0], true
+			keys[objectKey(o)], found = values[0], true
 		}
 	}
 	if !found && len(items) > 0 {
 		return plainf("couldn't find any field with path %q in the list of objects", braced(path))
 	}
 	slices.SortStableFunc(items, func(a, b object) int {
-		x, y := keys[id(a)], keys[id(b)]
+		x, y := keys[objectKey(a)], keys[objectKey(b)]
 		if order, ok := jsonpath.Compare(x, y); ok {
 			return order
 		}
@@ -325,26 +322,39 @@ func sortBy(items []object, path string) error {
 	return nil
 }
 
-// printObjects prints pods that a verb has changed, as -o says.
-func (c *cli) printObjects(pods []corev1.Pod, output string) error {
+// printObjects prints objects that a verb has changed, as -o says.
+func (c *cli) printObjects(objects []pod.Value, output string) error {
 	if !formatted(output) {
-		return kubectlTable(c.out, podTable(pods, podColumns{wide: output == "wide"}, time.Now()), true)
+		var groups []found
+		for _, v := range objects {
+			k := kindOfValue(v)
+			if n := len(groups); n == 0 || groups[n-1].kind != k {
+				groups = append(groups, found{kind: k})
+			}
+			last := &groups[len(groups)-1]
+			last.objects = append(last.objects, v)
+		}
+		return c.printFound(groups, false, c.ns(), getFlags{output: output})
 	}
-	items, err := podObjects(pods)
+	items, err := toObjects(objects)
 	if err != nil {
 		return err
 	}
-	return printFormatted(c.out, items, len(pods) == 1, output, true)
+	return printFormatted(c.out, items, len(objects) == 1, output, true)
 }
 
-func podObjects(pods []corev1.Pod) ([]object, error) {
-	items := make([]object, len(pods))
-	for i := range pods {
-		o, err := toObject(&pods[i], "Pod")
-		if err != nil {
+func toObjects(values []pod.Value) ([]object, error) {
+	items := make([]object, len(values))
+	for i, v := range values {
+		var err error
+		if items[i], err = toObject(v, pod.KindOf(v).Name); err != nil {
 			return nil, err
 		}
-		items[i] = o
 	}
 	return items, nil
+}
+
+// objectKey tells objects of one answer apart.
+func objectKey(o object) string {
+	return fmt.Sprint(o["kind"], "/", lookup(o, "metadata", "namespace"), "/", lookup(o, "metadata", "name"))
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -12,10 +11,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// describePod prints everything about a pod and its events, in kubectl's
-// layout.
-func describePod(out io.Writer, p *corev1.Pod, events []corev1.Event, now time.Time) error {
-	d := &description{w: tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)}
+// pod writes everything about a pod and its events, in kubectl's layout.
+func (d *description) pod(p *corev1.Pod, events []corev1.Event, now time.Time) {
 	d.line(0, "Name", p.Name)
 	d.line(0, "Namespace", p.Namespace)
 	d.line(0, "Priority", fmt.Sprint(deref(p.Spec.Priority)))
@@ -30,10 +27,7 @@ func describePod(out io.Writer, p *corev1.Pod, events []corev1.Event, now time.T
 	if p.Status.StartTime != nil {
 		d.line(0, "Start Time", p.Status.StartTime.Time.Format(time.RFC1123Z))
 	}
-	d.lines(0, "Labels", p.Labels, "=")
-	annotations := maps.Clone(p.Annotations)
-	delete(annotations, corev1.LastAppliedConfigAnnotation)
-	d.lines(0, "Annotations", annotations, ": ")
+	d.labels(&p.ObjectMeta)
 	switch {
 	case p.DeletionTimestamp != nil && p.DeletionGracePeriodSeconds != nil:
 		d.line(0, "Status", fmt.Sprintf("Terminating (lasts %s)", age(p.DeletionTimestamp.Add(-time.Duration(*p.DeletionGracePeriodSeconds)*time.Second), now)))
@@ -72,8 +66,8 @@ func describePod(out io.Writer, p *corev1.Pod, events []corev1.Event, now time.T
 	if len(p.Spec.NodeSelector) > 0 {
 		d.lines(0, "Node-Selectors", p.Spec.NodeSelector, "=")
 	}
+	d.noEffect(p)
 	d.events(events, now)
-	return d.w.Flush()
 }
 
 // description writes the lines of a describe.
@@ -122,7 +116,7 @@ func (d *description) container(c *corev1.Container, statuses []corev1.Container
 	if s.LastTerminationState.Terminated != nil {
 		d.state("Last State", s.LastTerminationState)
 	}
-	d.line(2, "Ready", title(s.Ready))
+	d.line(2, "Ready", boolean(s.Ready))
 	d.line(2, "Restart Count", fmt.Sprint(s.RestartCount))
 	d.resources("Limits", c.Resources.Limits)
 	d.resources("Requests", c.Resources.Requests)
@@ -247,7 +241,7 @@ func (d *description) events(events []corev1.Event, now time.Time) {
 	}
 }
 
-func title(b bool) string {
+func boolean(b bool) string {
 	if b {
 		return "True"
 	}

@@ -11,15 +11,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// podColumns says which columns of "get pods" are wanted.
-type podColumns struct {
-	namespace bool // -A
-	wide      bool // -o wide
-	labels    bool // --show-labels
-}
-
 // podTable is "get pods" as kubectl prints it.
-func podTable(pods []corev1.Pod, o podColumns, now time.Time) grid {
+func podTable(pods []corev1.Pod, o columns, now time.Time) grid {
 	t := grid{headers: []string{"NAME", "READY", "STATUS", "RESTARTS", "AGE"}}
 	if o.namespace {
 		t.headers = append([]string{"NAMESPACE"}, t.headers...)
@@ -36,13 +29,16 @@ func podTable(pods []corev1.Pod, o podColumns, now time.Time) grid {
 	return t
 }
 
-func podRow(p *corev1.Pod, o podColumns, now time.Time) []string {
+func podRow(p *corev1.Pod, o columns, now time.Time) []string {
 	s := summarize(p)
 	restarts := strconv.Itoa(s.restarts)
 	if s.restarts > 0 && !s.lastRestart.IsZero() {
 		restarts += " (" + age(s.lastRestart, now) + " ago)"
 	}
 	row := []string{p.Name, fmt.Sprintf("%d/%d", s.ready, s.containers), s.status, restarts, age(p.CreationTimestamp.Time, now)}
+	if o.kind {
+		row[0] = title(p)
+	}
 	if o.namespace {
 		row = append([]string{p.Namespace}, row...)
 	}

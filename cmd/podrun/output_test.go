@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"text/tabwriter"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -14,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"get.podrun.dev/podrun/node"
+	"get.podrun.dev/podrun/pod"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -37,6 +39,14 @@ func golden(t *testing.T, name, got string) {
 	if got != string(want) {
 		t.Errorf("%s: got\n%s\nwant\n%s", name, got, want)
 	}
+}
+
+func values(pods []corev1.Pod) []pod.Value {
+	out := make([]pod.Value, len(pods))
+	for i := range pods {
+		out[i] = &pods[i]
+	}
+	return out
 }
 
 type podChange func(*corev1.Pod)
@@ -114,7 +124,7 @@ func TestPodTable(t *testing.T) {
 	}
 	pods[0].Labels = map[string]string{"b": "2", "a": "1"}
 	var b bytes.Buffer
-	for _, o := range []podColumns{{}, {wide: true}, {namespace: true, labels: true}} {
+	for _, o := range []columns{{}, {wide: true}, {namespace: true, labels: true}} {
 		if err := kubectlTable(&b, podTable(pods, o, now), true); err != nil {
 			t.Fatal(err)
 		}
@@ -142,7 +152,9 @@ func TestDescribe(t *testing.T) {
 		{Type: "Normal", Reason: "GroupRestart", Message: "container a exited with code 1; all 2 containers are made again", Count: 1, FirstTimestamp: ago(3 * time.Second), LastTimestamp: ago(3 * time.Second), Source: corev1.EventSource{Component: "podrun"}},
 	}
 	var b bytes.Buffer
-	if err := describePod(&b, &p, events, now); err != nil {
+	d := &description{w: tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)}
+	d.pod(&p, events, now)
+	if err := d.w.Flush(); err != nil {
 		t.Fatal(err)
 	}
 	golden(t, "describe.txt", b.String())
@@ -170,7 +182,7 @@ func TestDockerTables(t *testing.T) {
 
 func TestFormats(t *testing.T) {
 	pods := []corev1.Pod{testPod("b", 1), testPod("a", 2, restarted(0, 3, time.Minute))}
-	items, err := podObjects(pods)
+	items, err := toObjects(values(pods))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -207,20 +219,20 @@ func TestSortBy(t *testing.T) {
 	for path, want := range map[string]string{
 		".metadata.name": "abc", "{.metadata.name}": "abc", "metadata.name": "abc", ".status.containerStatuses[0].restartCount": "bca",
 	} {
-		sorted, err := sortPods(pods, path)
+		sorted, err := sortObjects(values(pods), path)
 		if err != nil {
 			t.Errorf("%s: %v", path, err)
 			continue
 		}
 		got := ""
 		for _, p := range sorted {
-			got += p.Name
+			got += p.GetName()
 		}
 		if got != want {
 			t.Errorf("--sort-by %s gives %s, want %s", path, got, want)
 		}
 	}
-	if _, err := sortPods(pods, ".nope"); err == nil {
+	if _, err := sortObjects(values(pods), ".nope"); err == nil {
 		t.Error("sorting by a field that no pod has succeeded")
 	}
 }
@@ -240,7 +252,7 @@ func TestWatchKeepsColumns(t *testing.T) {
 	var b bytes.Buffer
 	l := newLines(&b, true)
 	for _, p := range []corev1.Pod{testPod("a-long-name", 1), testPod("b", 1), testPod("c", 1, waits(0, "CrashLoopBackOff"))} {
-		if err := l.print(podTable([]corev1.Pod{p}, podColumns{}, now)); err != nil {
+		if err := l.print(podTable([]corev1.Pod{p}, columns{}, now)); err != nil {
 			t.Fatal(err)
 		}
 	}

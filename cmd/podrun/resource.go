@@ -3,71 +3,113 @@ package main
 import (
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"get.podrun.dev/podrun/node"
+	"get.podrun.dev/podrun/pod"
 )
 
-// kind is a kind of object that the command line can name.
+// kind is a kind of object that the command line can name and show.
 type kind struct {
-	plural string
-	names  []string // all that a user may write
+	*pod.Kind
+	names    []string // all that a user may write
+	table    func(objects []pod.Value, o columns, now time.Time) grid
+	describe func(d *description, v pod.Value, about surroundings) // nil: cannot be described
 }
 
+// The kinds, and "kinds", the table of them.
 var (
-	podKind   = kind{"pods", []string{"pods", "pod", "po"}}
-	eventKind = kind{"events", []string{"events", "event", "ev"}}
-	kinds     = []kind{podKind, eventKind}
+	podKind       = &kind{pod.KindNamed("Pod"), []string{"pods", "pod", "po"}, podsTable, describePodValue}
+	configMapKind = &kind{pod.KindNamed("ConfigMap"), []string{"configmaps", "configmap", "cm"}, configMapTable, describeConfigMap}
+	secretKind    = &kind{pod.KindNamed("Secret"), []string{"secrets", "secret"}, secretTable, describeSecret}
+	claimKind     = &kind{pod.KindNamed("PersistentVolumeClaim"), []string{"persistentvolumeclaims", "persistentvolumeclaim", "pvc"}, claimTable, describeClaim}
+	namespaceKind = &kind{pod.KindNamed("Namespace"), []string{"namespaces", "namespace", "ns"}, namespaceTable, describeNamespace}
+	eventKind     = &kind{pod.EventKind, []string{"events", "event", "ev"}, eventsTable, nil}
+
+	kinds = []*kind{podKind, configMapKind, secretKind, claimKind, namespaceKind, eventKind}
 )
 
-func kindOf(name string) (kind, error) {
+func kindOf(name string) (*kind, error) {
 	for _, k := range kinds {
 		if slices.Contains(k.names, strings.ToLower(name)) {
 			return k, nil
 		}
 	}
-	return kind{}, plainf("the server doesn't have a resource type %q", name)
+	return nil, plainf("the server doesn't have a resource type %q", name)
 }
 
-// parseResources reads kubectl's TYPE [NAME...] or TYPE/NAME...; no names mean
-// all objects.
-func parseResources(args []string) (kind, []string, error) {
+// kindOfValue is the kind of an object.
+func kindOfValue(v pod.Value) *kind {
+	of := pod.KindOf(v)
+	return kinds[slices.IndexFunc(kinds, func(k *kind) bool { return k.Kind == of })]
+}
+
+// title names an object as kubectl's messages do: pod/web.
+func title(v pod.Value) string {
+	return strings.ToLower(pod.KindOf(v).Name) + "/" + v.GetName()
+}
+
+// target is the objects of a kind that a user named; no names mean all.
+type target struct {
+	kind  *kind
+	names []string
+}
+
+// everything is what "all" stands for: kubectl's category of what runs.
+var everything = []*kind{podKind}
+
+// parseTargets reads kubectl's TYPE[,TYPE...] [NAME...] or TYPE/NAME... .
+// Neighbours of one kind are one target.
+func parseTargets(args []string) ([]target, error) {
 	if !strings.Contains(args[0], "/") {
-		k, err := kindOf(args[0])
-		if err != nil {
-			return kind{}, nil, err
+		var targets []target
+		for name := range strings.SplitSeq(args[0], ",") {
+			if name == "all" {
+				for _, k := range everything {
+					targets = append(targets, target{k, args[1:]})
+				}
+				continue
+			}
+			k, err := kindOf(name)
+			if err != nil {
+				return nil, err
+			}
+			targets = append(targets, target{k, args[1:]})
 		}
 		for _, name := range args[1:] {
 			if strings.Contains(name, "/") {
-				return kind{}, nil, plainf("there is no need to specify a resource type as a separate argument when passing arguments in resource/name form (e.g. 'podrun get resource/<resource_name>' instead of 'podrun get resource resource/<resource_name>'")
+				return nil, plainf("there is no need to specify a resource type as a separate argument when passing arguments in resource/name form (e.g. 'podrun get resource/<resource_name>' instead of 'podrun get resource resource/<resource_name>'")
 			}
 		}
-		return k, args[1:], nil
+		return targets, nil
 	}
-	var names []string
-	var all kind
+	var targets []target
 	for _, arg := range args {
 		typeName, name, ok := strings.Cut(arg, "/")
 		if !ok {
-			return kind{}, nil, plainf("there is no need to specify a resource type as a separate argument when passing arguments in resource/name form (e.g. 'podrun get resource/<resource_name>' instead of 'podrun get resource resource/<resource_name>'")
+			return nil, plainf("there is no need to specify a resource type as a separate argument when passing arguments in resource/name form (e.g. 'podrun get resource/<resource_name>' instead of 'podrun get resource resource/<resource_name>'")
 		}
 		if typeName == "" || name == "" || strings.Contains(name, "/") {
-			return kind{}, nil, plainf("arguments in resource/name form may not have more than one slash and neither part may be empty: %q", arg)
+			return nil, plainf("arguments in resource/name form may not have more than one slash and neither part may be empty: %q", arg)
 		}
 		k, err := kindOf(typeName)
 		if err != nil {
-			return kind{}, nil, err
+			return nil, err
 		}
-		if all.plural != "" && all.plural != k.plural {
-			return kind{}, nil, plainf("one command is about one type: %q and %q were given", all.plural, k.plural)
+		if n := len(targets); n > 0 && targets[n-1].kind == k {
+			targets[n-1].names = append(targets[n-1].names, name)
+			continue
 		}
-		all = k
-		names = append(names, name)
+		targets = append(targets, target{k, []string{name}})
 	}
-	return all, names, nil
+	return targets, nil
 }
+
+// named tells whether the targets are objects by name, not whole kinds.
+func named(targets []target) bool { return len(targets) > 0 && len(targets[0].names) > 0 }
 
 // podName reads POD or pod/POD.
 func podName(arg string) (string, error) {
@@ -79,50 +121,67 @@ func podName(arg string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if k.plural != podKind.plural {
-		return "", plainf("%s have no containers: a pod is needed", k.plural)
+	if k != podKind {
+		return "", plainf("%s have no containers: a pod is needed", k.Resource)
 	}
 	return name, nil
 }
 
-// completePods completes the names of pods. It never starts a node.
+// completePods completes the names of pods.
 func (c *cli) completePods(command *cobra.Command, prefix string) []string {
+	return c.completeNames(command, podKind, prefix)
+}
+
+// completeNames completes the names of objects. It never starts a node.
+func (c *cli) completeNames(command *cobra.Command, k *kind, prefix string) []string {
 	client, err := c.dial(command.Context(), false)
 	if err != nil {
 		return nil
 	}
-	list, err := client.ListPods(command.Context(), c.ns(), metav1.ListOptions{})
+	list, err := client.List(command.Context(), k.Kind, c.ns(), metav1.ListOptions{})
 	if err != nil {
 		return nil
 	}
 	var names []string
-	for _, p := range list.Items {
-		if strings.HasPrefix(p.Name, prefix) {
-			names = append(names, p.Name)
+	for _, v := range list.Items {
+		if strings.HasPrefix(v.GetName(), prefix) {
+			names = append(names, v.GetName())
 		}
 	}
 	return names
 }
 
-// completeResource completes TYPE [NAME...].
-func (c *cli) completeResource(types ...string) cobra.CompletionFunc {
+// completeResource completes TYPE [NAME...] and TYPE/NAME... of some kinds.
+func (c *cli) completeResource(of ...*kind) cobra.CompletionFunc {
 	return func(command *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
 		if typeName, name, ok := strings.Cut(prefix, "/"); ok {
+			k, err := kindOf(typeName)
+			if err != nil {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
 			var out []string
-			for _, p := range c.completePods(command, name) {
-				out = append(out, typeName+"/"+p)
+			for _, n := range c.completeNames(command, k, name) {
+				out = append(out, typeName+"/"+n)
 			}
 			return out, cobra.ShellCompDirectiveNoFileComp
 		}
 		if len(args) == 0 {
+			var types []string
+			for _, k := range of {
+				types = append(types, k.names[0])
+			}
 			return types, cobra.ShellCompDirectiveNoFileComp
 		}
-		if k, err := kindOf(args[0]); err != nil || k.plural != podKind.plural {
+		k, err := kindOf(args[0])
+		if err != nil || !slices.Contains(of, k) {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		return c.completePods(command, prefix), cobra.ShellCompDirectiveNoFileComp
+		return c.completeNames(command, k, prefix), cobra.ShellCompDirectiveNoFileComp
 	}
 }
+
+// storedKinds are the kinds that manifests have; not events.
+var storedKinds = []*kind{podKind, configMapKind, secretKind, claimKind, namespaceKind}
 
 // completePodThenContainer completes POD [CONTAINER].
 func (c *cli) completePodThenContainer(command *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
