@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"get.podrun.dev/podrun/node"
+	"get.podrun.dev/podrun/pod"
 )
 
 // The exit codes of an attached run that are not the container's; docker's.
@@ -275,7 +276,7 @@ func (c *cli) printRun(p *corev1.Pod, o *runOptions, suffix string) error {
 		fmt.Fprintf(c.out, "pod/%s created%s\n", p.Name, suffix)
 		return nil
 	}
-	return c.printObjects([]corev1.Pod{*p}, o.output)
+	return c.printObjects([]pod.Value{p}, o.output)
 }
 
 // runAttached makes the pod, joins its first container from the first byte on,
@@ -392,7 +393,7 @@ func exitCodeOf(end *corev1.ContainerStateTerminated) int {
 func (c *cli) removeRun(ctx context.Context, client *node.Client, made *corev1.Pod, o *runOptions) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), o.timeout)
 	defer cancel()
-	p, err := client.DeletePod(ctx, made.Namespace, made.Name, metav1.DeleteOptions{})
+	deleted, err := client.Delete(ctx, podKind.Kind, made.Namespace, made.Name, metav1.DeleteOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil
 	}
@@ -400,9 +401,9 @@ func (c *cli) removeRun(ctx context.Context, client *node.Client, made *corev1.P
 		return err
 	}
 	if !o.quiet {
-		c.printDeleted(p.Name, &deleteOptions{})
+		c.printDeleted(deleted, &deleteOptions{})
 	}
-	if p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
+	if p := deleted.(*corev1.Pod); p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
 		return waitGone(ctx, client, p)
 	}
 	return nil
@@ -410,9 +411,9 @@ func (c *cli) removeRun(ctx context.Context, client *node.Client, made *corev1.P
 
 // createPod makes a pod that must not be there.
 func createPod(ctx context.Context, client *node.Client, p *corev1.Pod, dryRun bool) (*corev1.Pod, error) {
-	if _, err := client.GetPod(ctx, p.Namespace, p.Name); err == nil {
-		return nil, apierrors.NewAlreadyExists(corev1.Resource("pods"), p.Name)
+	made, err := client.Create(ctx, p, node.Write{DryRun: dryRun})
+	if err != nil {
+		return nil, err
 	}
-	result, err := client.ApplyPod(ctx, p)
-	return result.Pod, err
+	return made.(*corev1.Pod), nil
 }
