@@ -1,10 +1,11 @@
 package pod
 
 import (
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/apimachinery/pkg/api/resource"
 )
 
 // Default fills in what a manifest leaves out, as the Kubernetes API server
@@ -17,6 +18,9 @@ func Default(p *corev1.Pod) {
 	setTo(&s.DNSPolicy, corev1.DNSClusterFirst)
 	setTo(&s.SchedulerName, corev1.DefaultSchedulerName)
 	setPtr(&s.TerminationGracePeriodSeconds, int64(corev1.DefaultTerminationGracePeriodSeconds))
+	if *s.TerminationGracePeriodSeconds < 0 {
+		*s.TerminationGracePeriodSeconds = 1
+	}
 	setPtr(&s.EnableServiceLinks, corev1.DefaultEnableServiceLinks)
 	setPtr(&s.SecurityContext, corev1.PodSecurityContext{})
 	setPtr(&s.Priority, 0)
@@ -33,14 +37,29 @@ func Default(p *corev1.Pod) {
 	for i := range s.Volumes {
 		defaultVolume(&s.Volumes[i])
 	}
+	if s.HostNetwork {
+		hostPorts(s.InitContainers)
+		hostPorts(s.Containers)
+	}
+	if s.Resources != nil {
+		defaultPodResources(s)
+	}
+}
+
+// hostPorts says of each port that it is one of the host's, where the network
+// is the host's.
+func hostPorts(containers []corev1.Container) {
+	for i := range containers {
+		for j := range containers[i].Ports {
+			p := &containers[i].Ports[j]
+			setTo(&p.HostPort, p.ContainerPort)
+		}
+	}
 }
 
 func defaultContainer(c *corev1.Container) {
 	if c.ImagePullPolicy == "" {
-		c.ImagePullPolicy = corev1.PullIfNotPresent
-		if latest(c.Image) {
-			c.ImagePullPolicy = corev1.PullAlways
-		}
+		c.ImagePullPolicy = pullPolicy(c.Image)
 	}
 	setTo(&c.TerminationMessagePath, corev1.TerminationMessagePathDefault)
 	setTo(&c.TerminationMessagePolicy, corev1.TerminationMessageReadFile)
@@ -52,14 +71,7 @@ func defaultContainer(c *corev1.Container) {
 			setTo(&v.FieldRef.APIVersion, "v1")
 		}
 	}
-	for name, limit := range c.Resources.Limits {
-		if _, ok := c.Resources.Requests[name]; !ok {
-			if c.Resources.Requests == nil {
-				c.Resources.Requests = corev1.ResourceList{}
-			}
-			c.Resources.Requests[name] = limit.DeepCopy()
-		}
-	}
+	defaultResources(&c.Resources)
 	for _, probe := range []*corev1.Probe{c.LivenessProbe, c.ReadinessProbe, c.StartupProbe} {
 		if probe != nil {
 			defaultProbe(probe)
@@ -74,15 +86,87 @@ func defaultContainer(c *corev1.Container) {
 	}
 }
 
+// pullPolicy is that of an image for which none is given.
+func pullPolicy(image string) corev1.PullPolicy {
+	if latest(image) {
+		return corev1.PullAlways
+	}
+	return corev1.PullIfNotPresent
+}
+
 // latest tells whether an image reference names the tag latest, by itself or
 // by naming none, and no digest.
 func latest(image string) bool {
-	if strings.Contains(image, "@") {
-		return false
-	}
-	name := image[strings.LastIndexByte(image, '/')+1:]
+	name, _, digested := strings.Cut(image, "@")
+	name = name[strings.LastIndexByte(name, '/')+1:]
 	_, tag, tagged := strings.Cut(name, ":")
-	return !tagged || tag == "latest"
+	return tag == "latest" || !tagged && !digested
+}
+
+// defaultResources requests what is limited.
+func defaultResources(r *corev1.ResourceRequirements) {
+	roundUp(r.Limits)
+	roundUp(r.Requests)
+	if r.Limits != nil && r.Requests == nil {
+		r.Requests = corev1.ResourceList{}
+	}
+	for name, limit := range r.Limits {
+		if _, ok := r.Requests[name]; !ok {
+			r.Requests[name] = limit.DeepCopy()
+		}
+	}
+}
+
+// roundUp rounds quantities to thousandths, the finest that Kubernetes keeps.
+func roundUp(list corev1.ResourceList) {
+	for name, q := range list {
+		q.RoundUp(resource.Milli)
+		list[name] = q
+	}
+}
+
+// defaultPodResources completes what is said for the pod as a whole from what
+// its containers say: requests from theirs or the limits, and limits where all
+// containers have one.
+func defaultPodResources(s *corev1.PodSpec) {
+	r := s.Resources
+	roundUp(r.Limits)
+	roundUp(r.Requests)
+	if len(r.Limits) == 0 && len(r.Requests) == 0 {
+		return
+	}
+	requests, limits := ContainerRequests(s), ContainerLimits(s)
+	for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
+		limit, limited := r.Limits[name]
+		request, requested := r.Requests[name]
+		if !requested {
+			if request, requested = requests[name]; !requested && limited {
+				request, requested = limit.DeepCopy(), true
+			}
+			if requested {
+				set(&r.Requests, name, request)
+			}
+		}
+		if limited || !requested || !allLimit(s, name) {
+			continue
+		}
+		if limit = limits[name]; request.Cmp(limit) > 0 {
+			limit = request
+		}
+		set(&r.Limits, name, limit)
+	}
+}
+
+func allLimit(s *corev1.PodSpec, name corev1.ResourceName) bool {
+	unlimited := func(c corev1.Container) bool { _, ok := c.Resources.Limits[name]; return !ok }
+	return !slices.ContainsFunc(s.Containers, unlimited) && !slices.ContainsFunc(s.InitContainers, unlimited)
+}
+
+func set(list *corev1.ResourceList, name corev1.ResourceName, q resource.Quantity) {
+	if *list == nil {
+		*list = corev1.ResourceList{}
+	}
+	(*list)[name] = q
 }
 
 func defaultProbe(p *corev1.Probe) {
@@ -101,9 +185,6 @@ func defaultProbe(p *corev1.Probe) {
 func defaultHTTPGet(h *corev1.HTTPGetAction) {
 	setTo(&h.Path, "/")
 	setTo(&h.Scheme, corev1.URISchemeHTTP)
-	if h.Port.Type == intstr.String && h.Port.StrVal == "" {
-		h.Port = intstr.FromInt32(0)
-	}
 }
 
 func defaultVolume(v *corev1.Volume) {
@@ -111,17 +192,40 @@ func defaultVolume(v *corev1.Volume) {
 		v.EmptyDir = &corev1.EmptyDirVolumeSource{}
 	}
 	const mode = int32(0o644)
-	switch {
-	case v.HostPath != nil:
+	if v.HostPath != nil {
 		setPtr(&v.HostPath.Type, corev1.HostPathUnset)
-	case v.Secret != nil:
+	}
+	if v.Secret != nil {
 		setPtr(&v.Secret.DefaultMode, mode)
-	case v.ConfigMap != nil:
+	}
+	if v.ConfigMap != nil {
 		setPtr(&v.ConfigMap.DefaultMode, mode)
-	case v.DownwardAPI != nil:
+	}
+	if v.DownwardAPI != nil {
 		setPtr(&v.DownwardAPI.DefaultMode, mode)
-	case v.Projected != nil:
+		defaultFieldRefs(v.DownwardAPI.Items)
+	}
+	if v.Image != nil {
+		setTo(&v.Image.PullPolicy, pullPolicy(v.Image.Reference))
+	}
+	if v.Projected != nil {
 		setPtr(&v.Projected.DefaultMode, mode)
+		for _, s := range v.Projected.Sources {
+			if s.DownwardAPI != nil {
+				defaultFieldRefs(s.DownwardAPI.Items)
+			}
+			if s.ServiceAccountToken != nil {
+				setPtr(&s.ServiceAccountToken.ExpirationSeconds, 3600)
+			}
+		}
+	}
+}
+
+func defaultFieldRefs(files []corev1.DownwardAPIVolumeFile) {
+	for _, f := range files {
+		if f.FieldRef != nil {
+			setTo(&f.FieldRef.APIVersion, "v1")
+		}
 	}
 }
 

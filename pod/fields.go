@@ -80,6 +80,16 @@ func ruleFor(path string) *rule {
 	return nil
 }
 
+// SupportOf returns what podrun does with a field, by its path without
+// indexes, and what there is to say about it. Of a field that has fields of
+// its own it knows only when they all have one rule.
+func SupportOf(path string) (s Support, note string, ok bool) {
+	if r := ruleFor(path); r != nil {
+		return r.support, r.note, true
+	}
+	return 0, "", false
+}
+
 // expand returns the words that a pattern with braces stands for.
 func expand(pattern string) []string {
 	open := strings.IndexByte(pattern, '{')
