@@ -218,3 +218,26 @@ func (p *Process) Resize(rows, cols uint16) error {
 
 // Signal sends a signal to the process; ErrGone when it has exited.
 func (p *Process) Signal(sig syscall.Signal) error { return p.proc.signal(sig) }
+
+// Kill kills the process with all that it started and that did not leave its
+// process group. The init of libcontainer made it a session's leader.
+func (p *Process) Kill() error {
+	err := linux.PidfdSignalGroup(p.proc.pidfd, unix.SIGKILL)
+	if errors.Is(err, unix.EINVAL) && !isDone(p.done) {
+		// The number is not given to another group while this one has members.
+		err = unix.Kill(-p.proc.pid, unix.SIGKILL)
+	}
+	if errors.Is(err, unix.ESRCH) || errors.Is(err, os.ErrClosed) {
+		return ErrGone
+	}
+	return err
+}
+
+func isDone(done <-chan struct{}) bool {
+	select {
+	case <-done:
+		return true
+	default:
+		return false
+	}
+}

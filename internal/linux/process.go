@@ -33,6 +33,15 @@ func PidfdSignal(pidfd *os.File, sig unix.Signal) error {
 	})
 }
 
+// PidfdSignalGroup sends sig to all processes of the process group that the
+// process of pidfd leads. unix.EINVAL: the kernel is older than 6.9.
+func PidfdSignalGroup(pidfd *os.File, sig unix.Signal) error {
+	const processGroup = 1 << 2 // PIDFD_SIGNAL_PROCESS_GROUP
+	return control("pidfd_send_signal", pidfd, func(fd int) error {
+		return unix.PidfdSendSignal(fd, sig, nil, processGroup)
+	})
+}
+
 // PidfdExited says whether the process of pidfd has exited, without waiting.
 // It needs not be a child of the caller.
 func PidfdExited(pidfd *os.File) (bool, error) {
