@@ -196,6 +196,11 @@ func (n *Network) Sweep(ctx context.Context, keep map[string]bool) error {
 	return errors.Join(errs...)
 }
 
+// Contains tells whether addr is of the built-in pod network.
+func (n *Network) Contains(addr netip.Addr) bool {
+	return n.o.Conflist == nil && n.plan.subnet.Contains(addr)
+}
+
 // Dial connects to an address of the pod network from inside it. address is
 // an IP and a port.
 func (n *Network) Dial(ctx context.Context, network, address string) (net.Conn, error) {

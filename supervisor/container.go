@@ -27,12 +27,17 @@ type container struct {
 	role        Role
 	incarnation int
 	stopSignal  syscall.Signal
+	grace       time.Duration      // the pod's
+	restarts    bool               // a failed one is made again
 	box         *sandbox.Container // nil when only the memory of it is left
 	running     bool               // was started, by this node or an earlier one
 	started     time.Time
 	hooked      bool        // its postStart hook was run, or it has none
 	ready       atomic.Bool // its readiness probe succeeds, or it has none
 	condemned   atomic.Bool // podrun ends it because it failed: so its end is a failure
+
+	stopping atomic.Bool   // its preStop hook was begun
+	stopHook chan struct{} // closed when that hook has ended
 
 	up     chan struct{} // closed when it counts as started: hook and startup probe are done
 	over   chan struct{}
@@ -45,9 +50,11 @@ type container struct {
 // neither made nor found yet.
 func (w *worker) newContainer(name string) *container {
 	role, _ := roleOf(w.pod, name)
+	spec := w.specOf(name)
 	return &container{name: name, id: w.run.id(name), incarnation: w.run.Incarnation[name], role: role,
-		spec: w.specOf(name), field: containerField(w.pod, name), stopSignal: w.stopSignal(name),
-		up: make(chan struct{}), over: make(chan struct{})}
+		spec: spec, field: containerField(w.pod, name), stopSignal: w.stopSignal(name),
+		grace: w.gracePeriod(), restarts: restartsFailed(&w.pod.Spec, spec),
+		stopHook: make(chan struct{}), up: make(chan struct{}), over: make(chan struct{})}
 }
 
 func (c *container) isOver() bool { return isClosed(c.over) }

@@ -30,6 +30,9 @@ type worker struct {
 	done  chan struct{}   // closed when the worker has ended
 	idle  atomic.Bool     // the pod is Finished: it needs no node
 
+	hostNetwork bool
+	address     atomic.Pointer[string] // the pod's IP, as soon as it has one
+
 	// What the goroutine knows; nobody else reads it.
 	pod    *corev1.Pod // as last saved
 	run    *run        // likewise
@@ -50,7 +53,7 @@ type worker struct {
 }
 
 func newWorker(s *Supervisor, p *corev1.Pod, r *run) *worker {
-	return &worker{
+	w := &worker{
 		s: s, namespace: p.Namespace, name: p.Name, uid: p.UID,
 		log:   s.log.With("pod", p.Namespace+"/"+p.Name),
 		wake:  make(chan struct{}, 1),
@@ -58,8 +61,11 @@ func newWorker(s *Supervisor, p *corev1.Pod, r *run) *worker {
 		calls: make(chan func()),
 		done:  make(chan struct{}),
 		pod:   p, run: r,
-		live: map[string]*container{},
+		live:        map[string]*container{},
+		hostNetwork: p.Spec.HostNetwork,
 	}
+	w.address.Store(&p.Status.PodIP)
+	return w
 }
 
 // life is the life of the pod, or the rest of it after a restart of the node.

@@ -175,6 +175,10 @@ func (n *connection) begin(ctx context.Context, netns string) {
 func (n *connection) wait() error {
 	err := n.group.Wait()
 	n.w.net = n.result
+	if n.result != nil && len(n.result.IPs) > 0 {
+		ip := n.result.IPs[0].Addr().String()
+		n.w.address.Store(&ip)
+	}
 	return err
 }
 
