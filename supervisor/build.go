@@ -55,6 +55,9 @@ func (b builder) create(ctx context.Context, spec *corev1.Container) (*container
 	if cfg.Rootfs, err = w.s.images.Rootfs(b.images[spec.Name], w.s.rootfsDir(c.id)); err != nil {
 		return fail(err)
 	}
+	if err := w.s.makeMessage(c.id); err != nil {
+		return fail(err)
+	}
 	c.box, err = w.box.CreateContainer(ctx, cfg)
 	var refused *sandbox.StartError
 	if errors.As(err, &refused) {
@@ -100,7 +103,7 @@ func (b builder) config(spec *corev1.Container) (sandbox.ContainerConfig, error)
 		Hostname: nodename,
 		TTY:      spec.TTY,
 		Stdin:    spec.Stdin,
-		Mounts:   w.etcMounts(),
+		Mounts:   append(w.etcMounts(), w.s.messageMount(spec, w.run.id(spec.Name))...),
 	}
 	if err := applySecurity(&cfg, w.pod, spec, w.s.seccompDir()); err != nil {
 		return cfg, err

@@ -28,6 +28,7 @@ type container struct {
 	incarnation int
 	stopSignal  syscall.Signal
 	grace       time.Duration      // the pod's
+	messageMax  int                // its part of the pod's termination messages, in bytes
 	restarts    bool               // a failed one is made again
 	box         *sandbox.Container // nil when only the memory of it is left
 	running     bool               // was started, by this node or an earlier one
@@ -53,7 +54,7 @@ func (w *worker) newContainer(name string) *container {
 	spec := w.specOf(name)
 	return &container{name: name, id: w.run.id(name), incarnation: w.run.Incarnation[name], role: role,
 		spec: spec, field: containerField(w.pod, name), stopSignal: w.stopSignal(name),
-		grace: w.gracePeriod(), restarts: restartsFailed(&w.pod.Spec, spec),
+		grace: w.gracePeriod(), restarts: restartsFailed(&w.pod.Spec, spec), messageMax: maxPodMessages / len(allContainers(w.pod)),
 		stopHook: make(chan struct{}), up: make(chan struct{}), over: make(chan struct{})}
 }
 
@@ -161,6 +162,7 @@ func (w *worker) awaitEnd(ctx context.Context, c *container) {
 			return
 		}
 		c.end = endOf(exit)
+		c.end.message = w.terminationMessage(c)
 		if err != nil {
 			c.end = unknownEnd(time.Now())
 			w.log.Warn("wait for container", "container", c.name, "err", err)

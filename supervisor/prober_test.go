@@ -3,6 +3,7 @@ package supervisor
 import (
 	"context"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -105,5 +106,17 @@ func TestBudget(t *testing.T) {
 	now = now.Add(5 * time.Hour)
 	if got := count(time.Minute); got != 25 {
 		t.Errorf("got %d events in a minute after a long silence, want 25", got)
+	}
+}
+
+func TestReadEnd(t *testing.T) {
+	for _, c := range []struct{ text, want string }{{"", ""}, {"short", "short"}, {"0123456789", "456789"}} {
+		path := t.TempDir() + "/message"
+		if err := os.WriteFile(path, []byte(c.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := readEnd(path, 6); got != c.want || err != nil {
+			t.Errorf("%q: got %q, %v, want %q", c.text, got, err, c.want)
+		}
 	}
 }
