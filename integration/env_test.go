@@ -28,6 +28,7 @@ type env struct {
 	t                      *testing.T
 	dir, home, state, data string
 	vars                   map[string]string // of the environment, beyond what run sets
+	ns                     string            // that commands are about; "" for podrun's own choice
 	stdin                  string            // what the next command reads
 
 	// What was seen and must be gone at the end, see leak_test.go.
@@ -61,6 +62,14 @@ func newEnv(t *testing.T, vars ...string) *env {
 	}
 	t.Cleanup(e.finish)
 	return e
+}
+
+// sub is e for a subtest that runs while no other does, with the pods of a
+// namespace.
+func (e *env) sub(t *testing.T, namespace string) *env {
+	sub := *e
+	sub.t, sub.ns = t, namespace
+	return &sub
 }
 
 // result is what a command did.
@@ -97,6 +106,9 @@ func (e *env) command(args ...string) *exec.Cmd {
 // run runs podrun with args to its end, with e.stdin as its input, once.
 func (e *env) run(args ...string) result {
 	e.t.Helper()
+	if e.ns != "" {
+		args = append([]string{"--namespace=" + e.ns}, args...)
+	}
 	command := e.command(args...)
 	var out, errs bytes.Buffer
 	command.Stdout, command.Stderr = &out, &errs
@@ -115,7 +127,7 @@ func (e *env) run(args ...string) result {
 	inTime := hang.Stop()
 	r := result{args: args, out: out.String(), err: errs.String(), code: command.ProcessState.ExitCode(), took: time.Since(start)}
 	var exit *exec.ExitError
-	e.checkSane("podrun "+args[0], r.err)
+	e.checkSane("podrun "+strings.Join(args, " "), r.err)
 	if r.took > 5*time.Second {
 		e.t.Logf("slow: %v", r)
 	}

@@ -38,6 +38,7 @@ var parts = map[string]func(args []string) error{
 	"http-echo":    httpEcho,
 	"nginx":        nginx,
 	"node":         node,
+	"printenv":     printenv,
 	"redis-cli":    redisCLI,
 	"redis-server": redisServer,
 	"socat":        socat,

@@ -36,7 +36,7 @@ func nginx(args []string) error {
 	if !strings.Contains(os.Args[0], "master") {
 		// As nginx does it: the processes are told apart by their titles.
 		title := "nginx: master process " + strings.Join(append([]string{"nginx"}, args...), " ")
-		return syscall.Exec(nginxPath, append([]string{title}, args...), os.Environ())
+		return syscall.Exec(nginxPath, []string{title}, os.Environ())
 	}
 	if err := os.WriteFile(nginxPID, []byte(strconv.Itoa(os.Getpid())), 0o644); err != nil {
 		return err

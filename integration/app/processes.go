@@ -49,6 +49,19 @@ func handleSignals(args []string) error {
 	return nil
 }
 
+// printenv prints the values of variables; Debian's busybox cannot.
+func printenv(names []string) error {
+	var missing error
+	for _, name := range names {
+		if value, ok := os.LookupEnv(name); ok {
+			fmt.Println(value)
+		} else {
+			missing = fmt.Errorf("no %s", name)
+		}
+	}
+	return missing
+}
+
 // eatMemory writes to as many bytes as it is told, and sleeps.
 func eatMemory(args []string) error {
 	f := flags("eat-memory")

@@ -56,6 +56,7 @@ var appLayers = sync.OnceValues(func() ([]v1.Layer, error) {
 	app, err := Layer(
 		File{Name: "usr/local/", Mode: 0o755}, File{Name: "usr/local/bin/", Mode: 0o755},
 		File{Name: appPath, Mode: 0o755, Data: program},
+		File{Name: "usr/local/bin/printenv", Link: "app"},
 		// What sh understands is enough for those who ask for bash.
 		File{Name: "bin/bash", Mode: 0o755, Data: []byte("#!/bin/sh\nexec /bin/sh \"$@\"\n")},
 	)
