@@ -41,20 +41,45 @@ func (d *description) pod(p *corev1.Pod, events []corev1.Event, now time.Time) {
 	if p.Status.Message != "" {
 		d.line(0, "Message", p.Status.Message)
 	}
+	if security := p.Spec.SecurityContext; security != nil {
+		d.seccomp(0, security.SeccompProfile)
+	}
 	d.line(0, "IP", p.Status.PodIP)
-	d.head(0, "IPs")
+	if len(p.Status.PodIPs) == 0 {
+		d.line(0, "IPs", none)
+	} else {
+		d.head(0, "IPs")
+	}
 	for _, ip := range p.Status.PodIPs {
 		d.line(1, "IP", ip.IP)
+	}
+	if r := p.Spec.Resources; r != nil {
+		d.head(0, "Resources")
+		d.resources(1, "Limits", r.Limits)
+		d.resources(1, "Requests", r.Requests)
 	}
 	if len(p.Spec.InitContainers) > 0 {
 		d.head(0, "Init Containers")
 		for i := range p.Spec.InitContainers {
-			d.container(&p.Spec.InitContainers[i], p.Status.InitContainerStatuses)
+			d.container(p, &p.Spec.InitContainers[i], p.Status.InitContainerStatuses)
 		}
 	}
 	d.head(0, "Containers")
 	for i := range p.Spec.Containers {
-		d.container(&p.Spec.Containers[i], p.Status.ContainerStatuses)
+		d.container(p, &p.Spec.Containers[i], p.Status.ContainerStatuses)
+	}
+	if len(p.Spec.ReadinessGates) > 0 {
+		d.head(0, "Readiness Gates")
+		d.row(1, "Type", "Status")
+		for _, g := range p.Spec.ReadinessGates {
+			status := none
+			for _, c := range p.Status.Conditions {
+				if c.Type == g.ConditionType {
+					status = string(c.Status)
+				}
+			}
+			d.row(1, string(g.ConditionType), status)
+		}
 	}
 	d.head(0, "Conditions")
 	d.row(1, "Type", "Status")
@@ -63,9 +88,8 @@ func (d *description) pod(p *corev1.Pod, events []corev1.Event, now time.Time) {
 	}
 	d.volumes(p.Spec.Volumes)
 	d.line(0, "QoS Class", string(p.Status.QOSClass))
-	if len(p.Spec.NodeSelector) > 0 {
-		d.lines(0, "Node-Selectors", p.Spec.NodeSelector, "=")
-	}
+	d.lines(0, "Node-Selectors", p.Spec.NodeSelector, "=")
+	d.tolerations(p.Spec.Tolerations)
 	d.noEffect(p)
 	d.events(events, now)
 }
@@ -94,132 +118,50 @@ func (d *description) lines(level int, name string, m map[string]string, separat
 	}
 }
 
-func (d *description) container(c *corev1.Container, statuses []corev1.ContainerStatus) {
-	var s corev1.ContainerStatus
-	for i := range statuses {
-		if statuses[i].Name == c.Name {
-			s = statuses[i]
+func (d *description) tolerations(tolerations []corev1.Toleration) {
+	if len(tolerations) == 0 {
+		d.line(0, "Tolerations", none)
+	}
+	for i, t := range tolerations {
+		text := t.Key
+		if t.Value != "" {
+			text += "=" + t.Value
+		}
+		if t.Effect != "" {
+			text += ":" + string(t.Effect)
+		}
+		if t.Operator == corev1.TolerationOpExists && t.Value == "" {
+			text = strings.TrimPrefix(text+" op=Exists", " ")
+		}
+		if t.TolerationSeconds != nil {
+			text += fmt.Sprintf(" for %ds", *t.TolerationSeconds)
+		}
+		if i == 0 {
+			d.line(0, "Tolerations", text)
+		} else {
+			d.row(0, "", text)
 		}
 	}
-	d.head(1, c.Name)
-	d.line(2, "Container ID", s.ContainerID)
-	d.line(2, "Image", c.Image)
-	d.line(2, "Image ID", s.ImageID)
-	var ports []string
-	for _, p := range c.Ports {
-		ports = append(ports, fmt.Sprintf("%d/%s", p.ContainerPort, p.Protocol))
-	}
-	d.line(2, "Port", orNone(strings.Join(ports, ", ")))
-	d.words("Command", c.Command)
-	d.words("Args", c.Args)
-	d.state("State", s.State)
-	if s.LastTerminationState.Terminated != nil {
-		d.state("Last State", s.LastTerminationState)
-	}
-	d.line(2, "Ready", boolean(s.Ready))
-	d.line(2, "Restart Count", fmt.Sprint(s.RestartCount))
-	d.resources("Limits", c.Resources.Limits)
-	d.resources("Requests", c.Resources.Requests)
-	if len(c.Env) == 0 {
-		d.line(2, "Environment", none)
-	} else {
-		d.head(2, "Environment")
-		for _, e := range c.Env {
-			value := e.Value
-			if e.ValueFrom != nil && e.ValueFrom.FieldRef != nil {
-				value = fmt.Sprintf(" (%s:%s)", e.ValueFrom.FieldRef.APIVersion, e.ValueFrom.FieldRef.FieldPath)
-			}
-			d.line(3, e.Name, value)
-		}
-	}
-	if len(c.VolumeMounts) == 0 {
-		d.line(2, "Mounts", none)
+}
+
+func (d *description) seccomp(level int, profile *corev1.SeccompProfile) {
+	if profile == nil {
 		return
 	}
-	d.head(2, "Mounts")
-	for _, m := range c.VolumeMounts {
-		access := "rw"
-		if m.ReadOnly {
-			access = "ro"
-		}
-		d.row(3, fmt.Sprintf("%s from %s (%s)", m.MountPath, m.Name, access))
+	d.line(level, "SeccompProfile", string(profile.Type))
+	if profile.Type == corev1.SeccompProfileTypeLocalhost {
+		d.line(level, "LocalhostProfile", deref(profile.LocalhostProfile))
 	}
 }
 
-func (d *description) words(name string, words []string) {
-	if len(words) == 0 {
-		return
-	}
-	d.head(2, name)
-	for _, w := range words {
-		for line := range strings.SplitSeq(w, "\n") {
-			d.row(3, line)
-		}
-	}
-}
-
-func (d *description) state(name string, s corev1.ContainerState) {
-	switch {
-	case s.Running != nil:
-		d.line(2, name, "Running")
-		d.line(3, "Started", s.Running.StartedAt.Time.Format(time.RFC1123Z))
-	case s.Terminated != nil:
-		d.line(2, name, "Terminated")
-		if s.Terminated.Reason != "" {
-			d.line(3, "Reason", s.Terminated.Reason)
-		}
-		if s.Terminated.Message != "" {
-			d.line(3, "Message", s.Terminated.Message)
-		}
-		d.line(3, "Exit Code", fmt.Sprint(s.Terminated.ExitCode))
-		if s.Terminated.Signal > 0 {
-			d.line(3, "Signal", fmt.Sprint(s.Terminated.Signal))
-		}
-		if !s.Terminated.StartedAt.IsZero() {
-			d.line(3, "Started", s.Terminated.StartedAt.Time.Format(time.RFC1123Z))
-		}
-		d.line(3, "Finished", s.Terminated.FinishedAt.Time.Format(time.RFC1123Z))
-	default:
-		d.line(2, name, "Waiting")
-		if s.Waiting != nil && s.Waiting.Reason != "" {
-			d.line(3, "Reason", s.Waiting.Reason)
-		}
-	}
-}
-
-func (d *description) resources(name string, list corev1.ResourceList) {
+func (d *description) resources(level int, name string, list corev1.ResourceList) {
 	if len(list) == 0 {
 		return
 	}
-	d.head(2, name)
+	d.head(level, name)
 	for _, k := range slices.Sorted(maps.Keys(list)) {
 		q := list[k]
-		d.line(3, string(k), q.String())
-	}
-}
-
-func (d *description) volumes(volumes []corev1.Volume) {
-	if len(volumes) == 0 {
-		d.line(0, "Volumes", none)
-		return
-	}
-	d.head(0, "Volumes")
-	for _, v := range volumes {
-		d.head(1, v.Name)
-		switch {
-		case v.EmptyDir != nil:
-			d.line(2, "Type", "EmptyDir (a temporary directory that shares a pod's lifetime)")
-			d.line(2, "Medium", string(v.EmptyDir.Medium))
-			limit := "<unset>"
-			if v.EmptyDir.SizeLimit != nil {
-				limit = v.EmptyDir.SizeLimit.String()
-			}
-			d.line(2, "SizeLimit", limit)
-		case v.HostPath != nil:
-			d.line(2, "Type", "HostPath (bare host directory volume)")
-			d.line(2, "Path", v.HostPath.Path)
-			d.line(2, "HostPathType", string(deref(v.HostPath.Type)))
-		}
+		d.line(level+1, string(k), q.String())
 	}
 }
 

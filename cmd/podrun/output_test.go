@@ -160,6 +160,60 @@ func TestDescribe(t *testing.T) {
 	golden(t, "describe.txt", b.String())
 }
 
+// TestDescribeAll: whatever a container and a volume may have.
+func TestDescribeAll(t *testing.T) {
+	objects, err := pod.Parse("all.yml", []byte(`
+apiVersion: v1
+kind: Pod
+metadata: {name: all}
+spec:
+  securityContext: {seccompProfile: {type: Localhost, localhostProfile: mine.json}}
+  resources: {limits: {cpu: "1", memory: 200Mi}, requests: {cpu: "1"}}
+  nodeSelector: {disk: ssd}
+  tolerations: [{key: a, value: b, effect: NoExecute, tolerationSeconds: 5}, {operator: Exists}]
+  readinessGates: [{conditionType: www.example.com/gate}]
+  initContainers: [{name: first, image: busybox}]
+  containers:
+  - name: c
+    image: busybox
+    securityContext: {seccompProfile: {type: RuntimeDefault}}
+    ports: [{containerPort: 80, protocol: TCP, hostPort: 8080}, {containerPort: 53, protocol: UDP}]
+    livenessProbe: {exec: {command: [cat, /healthy]}, initialDelaySeconds: 5}
+    readinessProbe: {httpGet: {path: "/ready?a=b", port: web, scheme: HTTPS}, timeoutSeconds: 2}
+    startupProbe: {grpc: {port: 2379, service: s}, failureThreshold: 30}
+    envFrom: [{configMapRef: {name: settings}}, {prefix: P_, secretRef: {name: passwords, optional: true}}]
+    env:
+    - {name: LINES, value: "a\nb"}
+    - {name: NAME, valueFrom: {fieldRef: {apiVersion: v1, fieldPath: metadata.name}}}
+    - {name: CPU, valueFrom: {resourceFieldRef: {resource: requests.cpu}}}
+    - {name: MEMORY, valueFrom: {resourceFieldRef: {resource: limits.memory}}}
+    - {name: DISK, valueFrom: {resourceFieldRef: {resource: limits.ephemeral-storage}}}
+    - {name: PASSWORD, valueFrom: {secretKeyRef: {name: passwords, key: p}}}
+    - {name: SETTING, valueFrom: {configMapKeyRef: {name: settings, key: s, optional: true}}}
+    - {name: LINE, valueFrom: {fileKeyRef: {volumeName: disk, path: a.env, key: L}}}
+    volumeMounts: [{name: disk, mountPath: /b, subPath: sub}, {name: secret, mountPath: /a, readOnly: true}]
+  volumes:
+  - {name: disk, emptyDir: {medium: Memory, sizeLimit: 10Mi}}
+  - {name: host, hostPath: {path: /srv, type: Directory}}
+  - {name: secret, secret: {secretName: passwords}}
+  - {name: config, configMap: {name: settings, optional: true}}
+  - {name: info, downwardAPI: {items: [{path: labels, fieldRef: {fieldPath: metadata.labels}}, {path: cpu, resourceFieldRef: {containerName: c, resource: limits.cpu}}]}}
+  - {name: both, projected: {sources: [{secret: {name: passwords}}, {configMap: {name: settings}}, {downwardAPI: {items: []}}]}}
+  - {name: claim, persistentVolumeClaim: {claimName: data}}
+  - {name: image, image: {reference: "quay.io/crio/artifact:v2", pullPolicy: IfNotPresent}}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	d := &description{w: tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)}
+	d.pod(objects[0].Pod, nil, now)
+	if err := d.w.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "describe-all.txt", b.String())
+}
+
 func TestDockerTables(t *testing.T) {
 	id := strings.Repeat("0123456789abcdef", 4)
 	containers := []node.Container{
