@@ -323,6 +323,9 @@ func (w *worker) startFailed(ctx context.Context, err error) {
 			stopped := slices.ContainsFunc(stop, func(o *container) bool { return o.name == c.Name })
 			switch {
 			case s.State.Running != nil && !stopped:
+			case f.container == "" && s.State.Terminated != nil: // it has completed
+			case f.container == "" && f.reason == reasonCreating:
+				setWaiting(s, firstReason(p), explain(f.err))
 			case c.Name == f.container || f.container == "":
 				setWaiting(s, f.reason, explain(f.err))
 			case s.State.Running != nil:

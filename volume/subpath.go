@@ -8,6 +8,8 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"get.podrun.dev/podrun/internal/fault"
 )
 
 // subPaths is the directory, beside a pod's volumes in memory, where parts of
@@ -50,6 +52,9 @@ func (m *Manager) SubPath(uid, container string, index int, v Volume, path strin
 	}
 	if err := unix.Mount(fmt.Sprintf("/proc/self/fd/%d", fd), target, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
 		return "", errors.Join(&os.PathError{Op: "bind", Path: target, Err: err}, os.Remove(target))
+	}
+	if err := fault.Point("volume.subpath"); err != nil {
+		return "", err
 	}
 	return target, nil
 }
