@@ -19,9 +19,9 @@ import (
 // Resources limit a container. Zero values do not limit.
 type Resources struct {
 	MemoryBytes     int64
-	CPUQuotaMicros  int64 // of processor time in each period
-	CPUPeriodMicros int64 // 0: 100,000
-	CPUShares       uint64
+	CPUQuotaMicros  int64  // of processor time in each period
+	CPUPeriodMicros int64  // 0: 100,000
+	CPUShares       uint64 // cgroup v1's; version 2 gets the weight that stands for it
 	Pids            int64
 }
 
@@ -30,6 +30,7 @@ type Resources struct {
 //	BASE/podrun-node      the node, the reaper and the pauses: a cgroup with
 //	                      controllers for its children has no processes
 //	BASE/podrun-ID        a container
+//	BASE/podrun-UID/podrun-ID   a container of a pod that has resources of its own
 //
 // BASE is the cgroup we were started in when that is ours (a systemd unit with
 // Delegate=yes), or for real root /sys/fs/cgroup/podrun. With cgroup v1 and
@@ -165,57 +166,96 @@ func parentOf(pid int) int {
 	return 0
 }
 
-// config returns the cgroup of the container with that ID. Of a tree without
-// limits those asked for are left out; dropped says which.
-func (t *cgroupTree) config(id string, r Resources) (config *cgroups.Cgroup, dropped []string) {
+// config returns the cgroup name, below parent if that is not "". Of a tree
+// without limits those asked for are left out.
+func (t *cgroupTree) config(parent, name string, r Resources) *cgroups.Cgroup {
 	// Resources are never nil: the cgroup v1 managers rely on it.
-	config = &cgroups.Cgroup{Rootless: t.rootless, Resources: &cgroups.Resources{}}
+	config := &cgroups.Cgroup{Rootless: t.rootless, Resources: &cgroups.Resources{}}
 	if t.base != "" {
-		config.Path = strings.TrimPrefix(t.base, fs2.UnifiedMountpoint) + "/podrun-" + id
+		config.Path = filepath.Join(strings.TrimPrefix(t.base, fs2.UnifiedMountpoint), parent, name)
 	} else {
-		config.Name = "podrun-" + id
+		config.Parent, config.Name = parent, name
 	}
-	if !t.limits {
-		for _, l := range []struct {
-			name string
-			set  bool
-		}{
-			{"memory", r.MemoryBytes != 0}, {"cpu quota", r.CPUQuotaMicros != 0},
-			{"cpu shares", r.CPUShares != 0}, {"pids", r.Pids != 0},
-		} {
-			if l.set {
-				dropped = append(dropped, l.name)
-			}
-		}
-		return config, dropped
+	if t.limits {
+		r.set(config.Resources, cgroups.IsCgroup2UnifiedMode())
 	}
-	res := config.Resources
-	res.Memory = r.MemoryBytes
+	return config
+}
+
+// set translates to libcontainer's terms.
+func (r Resources) set(to *cgroups.Resources, unified bool) {
+	to.Memory = r.MemoryBytes
 	if r.CPUQuotaMicros != 0 {
-		res.CpuQuota = r.CPUQuotaMicros
-		res.CpuPeriod = uint64(r.CPUPeriodMicros)
-		if res.CpuPeriod == 0 {
-			res.CpuPeriod = 100_000
+		to.CpuQuota = r.CPUQuotaMicros
+		to.CpuPeriod = uint64(r.CPUPeriodMicros)
+		if to.CpuPeriod == 0 {
+			to.CpuPeriod = 100_000
 		}
 	}
 	if r.Pids != 0 {
-		res.PidsLimit = &r.Pids
+		to.PidsLimit = &r.Pids
 	}
-	if cgroups.IsCgroup2UnifiedMode() {
-		res.CpuWeight = cgroups.ConvertCPUSharesToCgroupV2Value(r.CPUShares)
-		if r.MemoryBytes != 0 {
-			res.MemorySwap = r.MemoryBytes // none, as the kubelet has it
-		}
-	} else {
-		res.CpuShares = r.CPUShares
+	if !unified {
+		to.CpuShares = r.CPUShares
+		return
 	}
-	return config, nil
+	to.CpuWeight = cgroups.ConvertCPUSharesToCgroupV2Value(r.CPUShares)
+	if r.MemoryBytes != 0 {
+		to.MemorySwap = r.MemoryBytes // none, as the kubelet has it
+	}
 }
 
-// remove kills what is left in a container's cgroup and removes that. That
-// there is none is no error.
-func (t *cgroupTree) remove(id string) error {
-	config, _ := t.config(id, Resources{})
+// containerCgroup is the cgroup of a container. With version 2 the kernel ends
+// all of it when memory is short, not one process: the kubelet's default since
+// 1.28.
+func (s *Sandbox) containerCgroup(id string, r Resources) *cgroups.Cgroup {
+	config := s.r.cgroups.config(s.podCgroup(), "podrun-"+id, r)
+	if s.r.cgroups.limits && cgroups.IsCgroup2UnifiedMode() {
+		config.Resources.Unified = map[string]string{"memory.oom.group": "1"}
+	}
+	return config
+}
+
+// podCgroup is the name of the cgroup that holds those of the containers; ""
+// when the pod as such has no resources, and so needs none.
+func (s *Sandbox) podCgroup() string {
+	if s.state.Resources == (Resources{}) || !s.r.cgroups.limits {
+		return ""
+	}
+	return "podrun-" + s.state.ID
+}
+
+// createCgroup makes the pod's cgroup if it has one.
+func (s *Sandbox) createCgroup() error {
+	name := s.podCgroup()
+	if name == "" {
+		return nil
+	}
+	config := s.r.cgroups.config("", name, s.state.Resources)
+	m, err := manager.New(config)
+	if err == nil {
+		err = m.Apply(-1) // makes it and moves nobody
+	}
+	if err == nil {
+		err = m.Set(config.Resources)
+	}
+	if err != nil {
+		return fmt.Errorf("cgroup: %w", err)
+	}
+	return nil
+}
+
+func (s *Sandbox) removeCgroup() error {
+	name := s.podCgroup()
+	if name == "" {
+		return nil
+	}
+	return s.r.cgroups.remove(s.r.cgroups.config("", name, Resources{}))
+}
+
+// remove kills what is left in a cgroup and removes that. That there is none is
+// no error.
+func (t *cgroupTree) remove(config *cgroups.Cgroup) error {
 	m, err := manager.New(config)
 	if err != nil {
 		return fmt.Errorf("cgroup: %w", err)

@@ -235,10 +235,6 @@ func workDir(cwd string) string {
 // libConfig is the container in libcontainer's terms.
 func (c *Container) libConfig() (*configs.Config, error) {
 	s, cfg := c.s, &c.state.Config
-	cgroup, dropped := s.r.cgroups.config(c.id, cfg.Resources)
-	if dropped != nil {
-		s.r.log.Warn("limits dropped", "container", cfg.Name, "limits", dropped, "reason", s.r.cgroups.reason)
-	}
 	mounts, err := s.mounts(cfg.Mounts, cfg.Privileged)
 	if err != nil {
 		return nil, err
@@ -258,7 +254,7 @@ func (c *Container) libConfig() (*configs.Config, error) {
 			Bounding: cfg.Capabilities, Effective: cfg.Capabilities, Permitted: cfg.Capabilities,
 		},
 		NoNewPrivileges: cfg.NoNewPrivileges, NoNewKeyring: true, AppArmorProfile: cfg.AppArmor,
-		Cgroups: cgroup, RootlessCgroups: s.r.rootless,
+		Cgroups: s.containerCgroup(c.id, cfg.Resources), RootlessCgroups: s.r.rootless,
 	}
 	if config.Seccomp, err = seccompOf(cfg); err != nil {
 		return nil, err

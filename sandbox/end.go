@@ -164,7 +164,7 @@ func (c *Container) Delete(ctx context.Context) error {
 	}
 	step("kill", c.end(ctx))
 	step("fault", fault.Point("container.ended"))
-	step("cgroup", c.s.r.cgroups.remove(c.id))
+	step("cgroup", c.s.r.cgroups.remove(c.s.containerCgroup(c.id, Resources{})))
 	step("root filesystem", linux.Unmount(c.rootfs(), unix.MNT_DETACH))
 	for _, name := range []string{"stdin", "stdout", "stderr", "console"} {
 		c.s.r.drop(c.key(name))

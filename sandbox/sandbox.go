@@ -145,6 +145,9 @@ type Config struct {
 	// HostPID and HostIPC: the containers see the host's processes, and its
 	// System V IPC, message queues and /dev/shm.
 	HostPID, HostIPC bool
+	// Resources bound all containers together; where there are no limits they
+	// are left out.
+	Resources Resources
 	// SharePID: the containers see each other's processes, and the pause is
 	// the parent of what they leave behind.
 	SharePID bool
@@ -215,6 +218,9 @@ func (r *Runtime) CreateSandbox(ctx context.Context, c Config) (_ *Sandbox, err 
 		return nil, err
 	}
 	if err := fault.Point("sandbox.saved"); err != nil {
+		return nil, err
+	}
+	if err := s.createCgroup(); err != nil {
 		return nil, err
 	}
 	if !c.HostIPC {
@@ -400,6 +406,9 @@ func (s *Sandbox) Delete(ctx context.Context) error {
 	wg.Wait()
 	if err := s.endPause(ctx); err != nil {
 		errs = append(errs, fmt.Errorf("pause: %w", err))
+	}
+	if err := s.removeCgroup(); err != nil {
+		errs = append(errs, err)
 	}
 	if !s.state.HostIPC {
 		if err := linux.Unmount(s.shm(), unix.MNT_DETACH); err != nil {

@@ -50,7 +50,10 @@ func (r *Runtime) resolveUser(rootfs string, config *ContainerConfig) (identity,
 			id.Groups = alone.Groups
 		}
 	}
-	for _, g := range supplemental {
+	// The primary group, too, as containerd has it: else a file's group could
+	// be denied what all others are allowed, and dropping the primary group
+	// would get round it (CVE-2022-36109).
+	for _, g := range append([]int{id.GID}, supplemental...) {
 		if !slices.Contains(id.Groups, g) {
 			id.Groups = append(id.Groups, g)
 		}

@@ -90,7 +90,9 @@ func (s *Supervisor) Write(namespace, name string, change object.Change, dryRun 
 func (s *Supervisor) complete(p *corev1.Pod) {
 	p.Generation = 1
 	p.Spec.NodeName = s.node
-	initStatus(p, s.hostIP, time.Now())
+	now := time.Now()
+	initStatus(p, s.hostIP, now)
+	s.setLimits(p, now)
 }
 
 // Delete begins the deletion of a pod and returns the pod as it is then. No

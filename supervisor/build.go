@@ -108,7 +108,11 @@ func (b builder) config(spec *corev1.Container) (sandbox.ContainerConfig, error)
 	if err := applySecurity(&cfg, w.pod, spec, w.s.seccompDir()); err != nil {
 		return cfg, err
 	}
-	cfg.Resources = resources(spec)
+	cfg.Resources = containerResources(&spec.Resources)
+	if memory, err := machineMemory(); err == nil {
+		score := oomScore(w.pod, spec, memory)
+		cfg.OOMScoreAdj = &score
+	}
 	mounts, err := b.mounts(spec, cfg.ID, env)
 	if err != nil {
 		return cfg, err

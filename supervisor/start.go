@@ -57,6 +57,7 @@ func (w *worker) starting(ctx context.Context) {
 		w.expire(ctx)
 	case err == nil:
 		w.to(ctx, Running, func(p *corev1.Pod, r *run) {
+			w.s.setLimits(p, time.Now())
 			for _, c := range w.containers() {
 				if r.id(c.name) != c.id || c.failedToStart() || w.wasRunning(c.name, c.id) {
 					continue
@@ -229,7 +230,7 @@ func (w *worker) sandboxConfig() (sandbox.Config, error) {
 		ID: string(w.uid), Name: w.namespace + "/" + w.name,
 		Hostname: nodename, Sysctls: sysctls(w.pod),
 		HostNetwork: spec.HostNetwork, HostPID: spec.HostPID, HostIPC: spec.HostIPC,
-		SharePID: isTrue(spec.ShareProcessNamespace),
+		SharePID: isTrue(spec.ShareProcessNamespace), Resources: podResources(w.pod),
 	}, err
 }
 

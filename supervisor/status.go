@@ -123,27 +123,3 @@ type end struct {
 
 // idScheme is what status.containerStatuses[*].containerID begins with.
 const idScheme = "podrun://"
-
-// qosClass is the class that requests and limits give a pod
-// (https://kubernetes.io/docs/concepts/workloads/pods/pod-qos/).
-func qosClass(p *corev1.Pod) corev1.PodQOSClass {
-	guaranteed, none := true, true
-	for _, c := range allContainers(p) {
-		for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
-			request, limit := c.Resources.Requests[name], c.Resources.Limits[name]
-			if !request.IsZero() || !limit.IsZero() {
-				none = false
-			}
-			if limit.IsZero() || (!request.IsZero() && request.Cmp(limit) != 0) {
-				guaranteed = false
-			}
-		}
-	}
-	switch {
-	case none:
-		return corev1.PodQOSBestEffort
-	case guaranteed:
-		return corev1.PodQOSGuaranteed
-	}
-	return corev1.PodQOSBurstable
-}

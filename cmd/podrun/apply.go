@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -74,6 +75,9 @@ func (c *cli) apply(ctx context.Context, files *manifestFlags, output string) er
 		} else {
 			applied = append(applied, result)
 		}
+		if action != "unchanged" {
+			c.warn(result)
+		}
 	}
 	if output != "" && len(applied) > 0 {
 		if err := c.printObjects(applied, output); err != nil {
@@ -81,6 +85,19 @@ func (c *cli) apply(ctx context.Context, files *manifestFlags, output string) er
 		}
 	}
 	return failed.err()
+}
+
+// warn says what of a written object the node has to do without.
+func (c *cli) warn(v pod.Value) {
+	p, ok := v.(*corev1.Pod)
+	if !ok {
+		return
+	}
+	for _, condition := range p.Status.Conditions {
+		if condition.Type == pod.ConditionLimits && condition.Status == corev1.ConditionFalse {
+			fmt.Fprintf(c.err, "Warning: pod/%s: %s\n", p.Name, condition.Message)
+		}
+	}
 }
 
 // applyError names the file of an object that the node refused, as kubectl
