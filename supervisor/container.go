@@ -326,6 +326,17 @@ func (w *worker) waitsFor(reason string) bool {
 	return false
 }
 
+// pullBacksOff tells that podrun waits before it pulls again.
+func (w *worker) pullBacksOff(ctx context.Context) {
+	for _, c := range allContainers(w.pod) {
+		if s := lookStatus(w.pod, c.Name); s != nil && s.State.Waiting != nil && s.State.Waiting.Reason == reasonErrPull {
+			w.note("BackOff", containerField(w.pod, c.Name), fmt.Sprintf("Back-off pulling image %q", c.Image))
+			w.warn("Failed", containerField(w.pod, c.Name), "Error: "+reasonPullBackOff)
+		}
+	}
+	w.save(ctx, func(p *corev1.Pod, r *run) { pullBackOff(p) })
+}
+
 // pullBackOff turns ErrImagePull into the reason that kubectl shows until the
 // next try.
 func pullBackOff(p *corev1.Pod) {
@@ -333,7 +344,7 @@ func pullBackOff(p *corev1.Pod) {
 		for i := range list {
 			if s := list[i].State.Waiting; s != nil && s.Reason == reasonErrPull {
 				s.Reason = reasonPullBackOff
-				s.Message = "Back-off pulling image " + strconv.Quote(list[i].Image) + ": " + s.Message
+				s.Message = fmt.Sprintf("Back-off pulling image %q: %s: %s", list[i].Image, reasonErrPull, s.Message)
 			}
 		}
 	}

@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -16,6 +17,14 @@ import (
 // maxEvents is how many different events of one pod are kept; the oldest go
 // first. Repeats of one event are counted, not kept.
 const maxEvents = 64
+
+// eventTTL is how long after its last repeat an event is kept, as by the API
+// server. Events go with a commit that comes after, so that an idle node
+// sleeps.
+const eventTTL = time.Hour
+
+// sweepEvery is how often a commit removes the expired events of all pods.
+const sweepEvery = 10 * time.Minute
 
 // note is an event that waits for the next commit of its pod.
 type note struct {
@@ -39,6 +48,10 @@ func containerField(p *corev1.Pod, name string) string {
 // putEvents writes notes as events of p and returns all events of p: known,
 // those that were there, with repeats counted and new ones added.
 func putEvents(tx *store.Tx, p *corev1.Pod, node string, known []*corev1.Event, notes []note) ([]*corev1.Event, error) {
+	known, err := dropExpired(tx, known, time.Now())
+	if err != nil {
+		return known, err
+	}
 	for _, n := range notes {
 		e := findEvent(known, n)
 		if e == nil {
@@ -61,6 +74,49 @@ func putEvents(tx *store.Tx, p *corev1.Pod, node string, known []*corev1.Event, 
 		known = slices.Delete(known, oldest, oldest+1)
 	}
 	return known, nil
+}
+
+// dropExpired removes the events that are too old and returns the others.
+func dropExpired(tx *store.Tx, known []*corev1.Event, now time.Time) ([]*corev1.Event, error) {
+	if !slices.ContainsFunc(known, func(e *corev1.Event) bool { return expired(e, now) }) {
+		return known, nil
+	}
+	var rest []*corev1.Event
+	for _, e := range known {
+		if !expired(e, now) {
+			rest = append(rest, e)
+			continue
+		}
+		if err := tx.Delete(eventKey(e)); err != nil && !errors.Is(err, store.ErrNotFound) {
+			return known, err // ErrNotFound: another pod's commit has swept it
+		}
+	}
+	return rest, nil
+}
+
+func expired(e *corev1.Event, now time.Time) bool { return now.Sub(e.LastTimestamp.Time) > eventTTL }
+
+// sweepEvents removes the expired events of all pods, those included that
+// commit nothing more themselves. It does so once in sweepEvery.
+func (s *Supervisor) sweepEvents(tx *store.Tx, now time.Time) error {
+	last := s.swept.Load()
+	if now.Sub(time.Unix(last, 0)) < sweepEvery || !s.swept.CompareAndSwap(last, now.Unix()) {
+		return nil
+	}
+	objects, err := tx.List(kindEvent, "")
+	if err != nil {
+		return err
+	}
+	for _, o := range objects {
+		e := new(corev1.Event)
+		if err := json.Unmarshal(o.Value, e); err == nil && !expired(e, now) {
+			continue
+		}
+		if err := tx.Delete(o.Key); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func findEvent(events []*corev1.Event, n note) *corev1.Event {

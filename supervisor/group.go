@@ -193,7 +193,7 @@ func (w *worker) backingOff(ctx context.Context) {
 			w.to(ctx, Starting, func(p *corev1.Pod, r *run) { r.count(p) })
 		case <-settle.C:
 			if w.waitsFor(reasonErrPull) {
-				w.save(ctx, func(p *corev1.Pod, r *run) { pullBackOff(p) })
+				w.pullBacksOff(ctx)
 			}
 		case c := <-w.exits:
 			w.ended(ctx, c)

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
@@ -64,7 +65,7 @@ func (w *worker) images(ctx context.Context) (map[string]*image.Image, error) {
 // image finds or pulls one image for the container name.
 func (w *worker) image(ctx context.Context, name, reference string, policy corev1.PullPolicy) (*image.Image, error) {
 	fail := func(reason string, err error) error {
-		return &startError{container: name, reason: reason, err: fmt.Errorf("cannot pull %q: %w", reference, err)}
+		return &startError{container: name, reason: reason, err: fmt.Errorf("pull image %q: %w", reference, err)}
 	}
 	ref, err := image.ParseReference(reference)
 	if err != nil {
@@ -77,22 +78,24 @@ func (w *worker) image(ctx context.Context, name, reference string, policy corev
 	if policy != corev1.PullAlways {
 		img, err := w.s.images.Lookup(ref)
 		if err == nil {
-			w.note("Pulled", field, fmt.Sprintf("Container image %q already present on machine", reference))
+			w.note("Pulled", field, fmt.Sprintf("Container image %q already present on machine and can be accessed by the pod", reference))
 			return img, nil
 		}
 		if policy == corev1.PullNever {
-			return nil, fail(reasonNeverPull, fmt.Errorf("the image is not on this machine and imagePullPolicy is Never"))
+			return nil, fail(reasonNeverPull, errors.New("the image is not on this machine and imagePullPolicy is Never"))
 		}
 		if !errors.Is(err, image.ErrNotFound) {
 			return nil, fail(reasonErrPull, err)
 		}
 	}
 	w.note("Pulling", field, fmt.Sprintf("Pulling image %q", reference))
+	began := time.Now()
 	img, err := w.s.images.Pull(ctx, ref, image.PullOptions{})
 	if err != nil {
 		return nil, fail(reasonErrPull, err)
 	}
-	w.note("Pulled", field, fmt.Sprintf("Successfully pulled image %q", reference))
+	took := time.Since(began).Round(time.Millisecond)
+	w.note("Pulled", field, fmt.Sprintf("Successfully pulled image %q in %v (%v including waiting). Image size: %d bytes.", reference, took, took, img.Size))
 	return img, nil
 }
 

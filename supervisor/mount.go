@@ -161,8 +161,11 @@ func (w *worker) warnStartFailed(f *startError) {
 		w.warn(f.event, "", "0/1 nodes are available: "+explain(f.err)+".")
 	case f.container == "":
 		w.warn("FailedCreatePodSandBox", "", "Failed to create pod sandbox: "+explain(f.err))
-	case f.reason == reasonErrPull || f.reason == reasonNeverPull || f.reason == reasonInvalidName:
-		w.warn("Failed", containerField(w.pod, f.container), explain(f.err))
+	case f.reason == reasonNeverPull:
+		w.warn(f.reason, containerField(w.pod, f.container), fmt.Sprintf("Container image %q is not present with pull policy of Never", w.specOf(f.container).Image))
+		w.warn("Failed", containerField(w.pod, f.container), "Error: "+f.reason)
+	case f.reason == reasonErrPull || f.reason == reasonInvalidName:
+		w.warn("Failed", containerField(w.pod, f.container), "Failed to "+explain(f.err))
 		w.warn("Failed", containerField(w.pod, f.container), "Error: "+f.reason)
 	default:
 		w.warn("Failed", containerField(w.pod, f.container), "Error: "+explain(f.err))

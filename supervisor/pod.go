@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -81,6 +82,9 @@ func (w *worker) life(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+	}
+	if w.run.State == Starting && len(w.events) == 0 && len(w.run.Images) == 0 {
+		w.note("Scheduled", "", fmt.Sprintf("Successfully assigned %s/%s to %s", w.namespace, w.name, w.s.node))
 	}
 	if w.pod.DeletionTimestamp != nil {
 		w.requestDeletion(w.pod.DeletionTimestamp.Time)

@@ -117,7 +117,7 @@ func TestPhase(t *testing.T) {
 	}
 	r.State = Running
 	for _, name := range []string{"a", "b"} {
-		c := &container{name: name, id: r.id(name), started: now, role: Main, up: make(chan struct{})}
+		c := &container{name: name, id: r.id(name), spec: specIn(p, name), started: now, role: Main, up: make(chan struct{})}
 		close(c.up)
 		c.ready.Store(true)
 		setRunning(statusOf(p, name), c)

@@ -78,6 +78,9 @@ func (w *worker) trySave(change func(*corev1.Pod, *run)) error {
 		if err != nil {
 			return err
 		}
+		if err := w.s.sweepEvents(tx, time.Now()); err != nil {
+			return err
+		}
 		return tx.Put(podKey(w.namespace, w.name), encodePod(p))
 	})
 	if err != nil {

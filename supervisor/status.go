@@ -89,8 +89,26 @@ func setRunning(s *corev1.ContainerStatus, c *container) {
 	}
 	s.ContainerID = idScheme + c.id
 	s.State = corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(c.started)}}
+	s.Resources = c.spec.Resources.DeepCopy()
+	s.AllocatedResources = s.Resources.Requests
+	signal := corev1.Signal(signalName(c.stopSignal))
+	s.StopSignal = &signal
+	s.User = userOf(c)
 	started := c.isUp() && c.role != Init
 	s.Started, s.Ready = &started, started && c.ready.Load()
+}
+
+// userOf is who the container's first program was started as.
+func userOf(c *container) *corev1.ContainerUser {
+	if c.box == nil {
+		return nil
+	}
+	uid, gid, groups := c.box.User()
+	u := &corev1.LinuxContainerUser{UID: int64(uid), GID: int64(gid)}
+	for _, g := range groups {
+		u.SupplementalGroups = append(u.SupplementalGroups, int64(g))
+	}
+	return &corev1.ContainerUser{Linux: u}
 }
 
 func setTerminated(s *corev1.ContainerStatus, id string, e end) {

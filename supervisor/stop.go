@@ -5,8 +5,6 @@ import (
 	"errors"
 	"os"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -155,32 +153,6 @@ func (w *worker) stopSignal(name string) syscall.Signal {
 		return unix.SIGTERM
 	}
 	return parseSignal(img.Config.StopSignal)
-}
-
-// parseSignal reads a stop signal as images write it: "SIGQUIT", "QUIT" or "3".
-func parseSignal(s string) syscall.Signal {
-	if n, err := strconv.Atoi(s); err == nil && n > 0 && n < 65 {
-		return syscall.Signal(n)
-	}
-	name := strings.ToUpper(s)
-	if !strings.HasPrefix(name, "SIG") {
-		name = "SIG" + name
-	}
-	// The real-time signals, as signal(7) counts them for programs.
-	const first, last = 34, 64
-	if base, offset, _ := strings.Cut(name, "+"); base == "SIGRTMIN" {
-		if n, err := strconv.Atoi(offset); (err == nil || offset == "") && n >= 0 && first+n <= last {
-			return syscall.Signal(first + n)
-		}
-	} else if base, offset, _ := strings.Cut(name, "-"); base == "SIGRTMAX" {
-		if n, err := strconv.Atoi(offset); (err == nil || offset == "") && n >= 0 && last-n >= first {
-			return syscall.Signal(last - n)
-		}
-	}
-	if sig := unix.SignalNum(name); sig != 0 {
-		return sig
-	}
-	return unix.SIGTERM
 }
 
 func (w *worker) gracePeriod() time.Duration {

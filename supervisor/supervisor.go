@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -60,6 +62,7 @@ type Supervisor struct {
 	ctx        context.Context // of the workers
 	stop       context.CancelFunc
 	goroutines sync.WaitGroup
+	swept      atomic.Int64 // when events were swept last, in Unix seconds
 
 	waiting waiting // attachments to containers that are not there yet
 
@@ -80,6 +83,7 @@ func New(c Config) *Supervisor {
 	}
 	s.paths.State, s.paths.Data = c.StateDir, c.DataDir
 	s.ctx, s.stop = context.WithCancel(context.Background())
+	s.swept.Store(time.Now().Unix())
 	return s
 }
 
