@@ -226,7 +226,7 @@ func (w *worker) bringUp(ctx context.Context, c *container) {
 		return
 	}
 	c.hooked = true
-	w.probe(c)
+	w.probe(c, nil)
 }
 
 // specOf is the manifest's part for the container name.

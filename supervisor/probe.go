@@ -17,18 +17,18 @@ import (
 // probe begins to look after a container that runs. It closes c.up when the
 // container counts as started.
 //
-// A container that an earlier node probed stays as the store has it until the
-// first new verdict, and one that had started is not asked so again.
-func (w *worker) probe(c *container) {
+// before is what the store has of a container that an earlier node probed, else
+// nil: it stays so until the first new verdict, and one that had started is not
+// asked again whether it has.
+func (w *worker) probe(c *container, before *corev1.ContainerStatus) {
 	if c.isOver() {
 		return
 	}
-	spec := c.spec
-	started, ready, taken := spec.StartupProbe == nil, spec.ReadinessProbe == nil, false
-	if s := lookStatus(w.pod, c.name); s != nil && s.State.Running != nil && s.ContainerID == idScheme+c.id {
-		taken = true
-		started = started || s.Started != nil && *s.Started
-		ready = ready || s.Ready
+	spec, taken := c.spec, before != nil
+	started, ready := spec.StartupProbe == nil, spec.ReadinessProbe == nil
+	if taken {
+		started = started || before.Started != nil && *before.Started
+		ready = ready || before.Ready
 	}
 	c.ready.Store(ready)
 	if started {

@@ -74,7 +74,7 @@ func (w *worker) adopt(name, id string) (bool, error) {
 	w.awaitEnd(w.ctx, c)
 	// Running is saved when the hook was run.
 	if c.hooked = w.wasRunning(name, id); c.hooked {
-		w.probe(c)
+		w.probe(c, lookStatus(w.pod, name))
 	}
 	return true, nil
 }
