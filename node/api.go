@@ -52,6 +52,8 @@ func (a *api) handler() http.Handler {
 	handle("POST /podrun/v1/namespaces/{namespace}/pods/{name}/attach", a.attach)
 	handle("POST /podrun/v1/terminals/{id}/resize", a.resize)
 	handle("POST /podrun/v1/namespaces/{namespace}/pods/{name}/portforward", a.portForward)
+	handle("POST /podrun/v1/namespaces/{namespace}/pods/{name}/copy-in", a.copyIn)
+	handle("POST /podrun/v1/namespaces/{namespace}/pods/{name}/copy-out", a.copyOut)
 	handle("GET /podrun/v1/containers", a.listContainers)
 	handle("POST /podrun/v1/containers/{id}/stop", a.stopContainer)
 	handle("POST /podrun/v1/images/pull", a.pullImage)

@@ -28,6 +28,7 @@ var table = []struct {
 	{groupKubectl, logsCommand},
 	{groupKubectl, execCommand},
 	{groupKubectl, attachCommand},
+	{groupKubectl, cpCommand},
 	{groupKubectl, portForwardCommand},
 	{groupKubectl, runCommand},
 	{groupKubectl, deleteCommand},
