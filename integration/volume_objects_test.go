@@ -155,7 +155,7 @@ func TestVolumesShowObjects(t *testing.T) {
 		return e.sh("shown", "c", "cat "+path).out
 	}
 	same(t, e.ok("logs", "shown", "-c", "init"), "1")
-	same(t, e.sh("shown", "c", "cd /; head -n 99 config/* items/*/* secret/* all/[acl]* all/s/* me/* fixed 2>/dev/null; ls maybe").out, strings.Join([]string{
+	same(t, e.sh("shown", "c", "cd /; head -n 99 config/* items/*/* secret/* all/[abcl]* all/s/* me/* fixed 2>/dev/null; ls maybe").out, strings.Join([]string{
 		"==> config/a <==\n1\n", "==> config/b <==\n2\n", "==> items/dir/renamed <==\n1\n", "==> secret/pass <==\nword\n", "==> secret/user <==\nme\n",
 		"==> all/a <==\n1\n", "==> all/b <==\n2\n", "==> all/cpu <==\n100\n", "==> all/labels <==\napp=\"one\"\n", "==> all/s/pass <==\nword\n",
 		"==> me/app <==\none\n", "==> me/notes <==\na note\n", "==> fixed <==\n1",

@@ -79,16 +79,6 @@ func (b builder) mounts(spec *corev1.Container, id string, env *pod.Env) ([]sand
 		if mount.RecursiveReadOnly, err = recursiveReadOnly(m); err != nil {
 			return nil, err
 		}
-		for _, option := range m.BindMountOptions {
-			switch corev1.BindMountOption(option) {
-			case corev1.BindMountOptionNoExec:
-				mount.NoExec = true
-			case corev1.BindMountOptionNoDev:
-				mount.NoDev = true
-			case corev1.BindMountOptionNoSUID:
-				mount.NoSUID = true
-			}
-		}
 		mounts = append(mounts, mount)
 	}
 	return mounts, nil

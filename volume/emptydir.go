@@ -11,8 +11,8 @@ import (
 )
 
 // emptyDir makes a directory that lives as long as the pod; medium Memory
-// makes it a tmpfs. It is given its mode and owner once: what the containers
-// make of them stays.
+// makes it a tmpfs. It is given its owner once: what the containers make of
+// it stays.
 func (m *Manager) emptyDir(uid, name string, source *corev1.EmptyDirVolumeSource, own ownership) (string, error) {
 	path := filepath.Join(m.disk, uid, name)
 	switch source.Medium {
@@ -33,12 +33,6 @@ func (m *Manager) emptyDir(uid, name string, source *corev1.EmptyDirVolumeSource
 		}
 	default:
 		return "", fmt.Errorf("emptyDir medium %q is not supported", source.Medium)
-	}
-	if source.Mode != nil {
-		// Not os.Chmod: the sticky bit is written as in C.
-		if err := unix.Chmod(path, uint32(*source.Mode)); err != nil {
-			return "", &os.PathError{Op: "chmod", Path: path, Err: err}
-		}
 	}
 	return path, own.apply(path)
 }

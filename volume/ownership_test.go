@@ -92,19 +92,3 @@ func TestFSGroup(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
-
-func TestEmptyDirMode(t *testing.T) {
-	m := volume.New(t.TempDir(), t.TempDir())
-	disk, memory := emptyDir("", ""), emptyDir(corev1.StorageMediumMemory, "")
-	disk.EmptyDir.Mode, memory.EmptyDir.Mode = ptr(int32(0o1750)), ptr(int32(0o700))
-	v, err := m.Prepare(podWith("u", disk, memory), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if a, b := mode(t, v["v0"].Path), mode(t, v["v1"].Path); a != 0o1750 || b != 0o700 {
-		t.Errorf("modes %o %o", a, b)
-	}
-	if err := m.Remove("u"); err != nil {
-		t.Fatal(err)
-	}
-}
