@@ -37,6 +37,7 @@ type container struct {
 	ready       atomic.Bool // its readiness probe succeeds, or it has none
 	condemned   atomic.Bool // podrun ends it because it failed: so its end is a failure
 
+	ending   atomic.Bool   // podrun is stopping it
 	stopping atomic.Bool   // its preStop hook was begun
 	stopHook chan struct{} // closed when that hook has ended
 

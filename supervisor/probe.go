@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"get.podrun.dev/podrun/internal/probe"
+	"get.podrun.dev/podrun/sandbox"
 )
 
 // probe begins to look after a container that runs. It closes c.up when the
@@ -101,13 +102,20 @@ func describeOutcome(kind string, o probe.Outcome) (reason, text string) {
 	case probe.Failure:
 		return "Unhealthy", fmt.Sprintf("%s probe failed: %s", kind, o.Output)
 	case probe.Unknown:
+		if o.Output == "" {
+			break
+		}
 		return "Unhealthy", fmt.Sprintf("%s probe errored and resulted in %s state: %s", kind, o.Result, o.Output)
 	}
 	return "", ""
 }
 
-// probeFailed ends a container whose liveness or startup probe failed.
+// probeFailed ends a container whose liveness or startup probe failed. One that
+// is being stopped already keeps the grace it was given.
 func (w *worker) probeFailed(c *container, kind string, spec *corev1.Probe) {
+	if c.ending.Load() {
+		return
+	}
 	grace := c.grace
 	if g := spec.TerminationGracePeriodSeconds; g != nil {
 		grace = time.Duration(*g) * time.Second
@@ -152,6 +160,8 @@ func (w *worker) probeOnce(ctx context.Context, c *container, spec *corev1.Probe
 		switch {
 		case errors.As(err, &late):
 			return probe.Outcome{Result: probe.Failure, Output: late.Error()}
+		case errors.Is(err, sandbox.ErrGone):
+			return probe.Outcome{Result: probe.Unknown} // not worth a word
 		case err != nil:
 			return unknown(err)
 		case code != 0:

@@ -21,6 +21,10 @@ type prober struct {
 	verdict func(ok bool) bool // at each that a threshold gives; tells whether to go on
 }
 
+// endWait is how long after an attempt that failed the container may turn out
+// to have ended, which is then all there is to say.
+const endWait = 20 * time.Millisecond
+
 // in is run as a function without arguments.
 func (p *prober) in(ctx context.Context) func() { return func() { p.run(ctx) } }
 
@@ -39,11 +43,14 @@ func (p *prober) run(ctx context.Context) {
 		}
 		timer.Reset(period) // an attempt that takes longer is followed at once by the next
 		outcome := p.attempt(ctx)
+		ok := outcome.Result == probe.Success || outcome.Result == probe.Warning
+		if !ok {
+			pause(ctx, endWait)
+		}
 		if ctx.Err() != nil {
 			return
 		}
 		p.report(outcome)
-		ok := outcome.Result == probe.Success || outcome.Result == probe.Warning
 		if outcome.Result != probe.Unknown && counter.Add(ok) && !p.verdict(ok) {
 			return
 		}

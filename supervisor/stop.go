@@ -86,6 +86,7 @@ func endBefore(all []*container, n int) (before []*container) {
 // those in before have ended, and SIGKILL when grace ends. It returns when the
 // container has ended or ctx ends.
 func (w *worker) stop(ctx, grace context.Context, c *container, before []*container) {
+	c.ending.Store(true)
 	if grace.Err() == nil {
 		w.preStop(grace, c)
 		for _, other := range before {
