@@ -159,7 +159,7 @@ func defaultPodResources(s *corev1.PodSpec) {
 
 func allLimit(s *corev1.PodSpec, name corev1.ResourceName) bool {
 	unlimited := func(c corev1.Container) bool { _, ok := c.Resources.Limits[name]; return !ok }
-	return !slices.ContainsFunc(s.Containers, unlimited) && !slices.ContainsFunc(s.InitContainers, unlimited)
+	return len(s.Containers) > 0 && !slices.ContainsFunc(s.Containers, unlimited) && !slices.ContainsFunc(s.InitContainers, unlimited)
 }
 
 func set(list *corev1.ResourceList, name corev1.ResourceName, q resource.Quantity) {

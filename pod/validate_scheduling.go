@@ -174,7 +174,7 @@ func (v *validator) spread(constraints []corev1.TopologySpreadConstraint, at *fi
 	for i, c := range constraints {
 		at := at.Index(i)
 		if c.MaxSkew <= 0 {
-			v.invalid(at.Child("maxSkew"), c.MaxSkew, "must be greater than 0")
+			v.invalid(at.Child("maxSkew"), c.MaxSkew, "must be greater than zero")
 		}
 		if c.TopologyKey == "" {
 			v.required(at.Child("topologyKey"), "can not be empty")
@@ -188,7 +188,7 @@ func (v *validator) spread(constraints []corev1.TopologySpreadConstraint, at *fi
 		}
 		if n := c.MinDomains; n != nil {
 			if *n <= 0 {
-				v.invalid(at.Child("minDomains"), *n, "must be greater than 0")
+				v.invalid(at.Child("minDomains"), *n, "must be greater than zero")
 			}
 			if c.WhenUnsatisfiable != corev1.DoNotSchedule {
 				v.invalid(at.Child("minDomains"), *n, fmt.Sprintf("can only use minDomains if whenUnsatisfiable=%s, not %s", corev1.DoNotSchedule, c.WhenUnsatisfiable))

@@ -10,6 +10,7 @@ unformatted=$(git ls-files '*.go' | xargs gofmt -l)
 }
 "$GO" vet -tags "$TAGS" ./... || bad=1
 "$GO" -C integration/app vet ./... || bad=1
+CGO_ENABLED=0 "$GO" -C pod/upstream vet ./... || bad=1
 [ -z "${STATICCHECK:-}" ] || "$GO" run "$STATICCHECK" -tags "$TAGS" ./... || bad=1
 
 # ban PATTERN WHY [PATHSPEC...] fails on lines of Go, tests aside, that match.
