@@ -102,7 +102,7 @@ func TestObjectRefusals(t *testing.T) {
 		}
 	}
 	same(t, e.fails(1, "delete", "ns", "default"), "Error from server (Forbidden): namespaces \"default\" is forbidden: this namespace may not be deleted\n")
-	same(t, e.fails(1, "delete", "events", "--all"), "error: events cannot be deleted: they go by themselves\n")
+	same(t, e.fails(1, "delete", "events", "--all"), "error: events cannot be changed or deleted: they go by themselves\n")
 	same(t, e.fails(1, "get", "cm", "--field-selector", "status.phase=x"), "Error from server (BadRequest): field label not supported: status.phase\n")
 }
 

@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"get.podrun.dev/podrun/node"
 	"get.podrun.dev/podrun/pod"
@@ -28,6 +27,7 @@ type deleteOptions struct {
 	timeout        time.Duration
 	ignoreNotFound bool
 	output         string
+	dryRun         dryRun
 }
 
 func deleteCommand(c *cli) *cobra.Command {
@@ -55,6 +55,7 @@ goes with all that is in it.`,
 	}
 	f := command.Flags()
 	o.files.declare(command, "delete")
+	o.dryRun.declare(command)
 	f.StringVarP(&o.selector, "selector", "l", "", "delete the objects with these labels (KEY=VALUE,...)")
 	f.StringVar(&o.fieldSelector, "field-selector", "", "delete the objects with these fields (status.phase=Failed)")
 	f.BoolVar(&o.all, "all", false, "delete all objects of the type in the namespace")
@@ -93,6 +94,9 @@ Example resource specifications include:
 	case o.allNamespaces && !selects:
 		return &usageError{message: "a resource cannot be deleted by name across all namespaces", noHelp: true}
 	}
+	if err := o.dryRun.check(); err != nil {
+		return err
+	}
 	if o.now {
 		o.grace = 1
 	}
@@ -103,7 +107,9 @@ Example resource specifications include:
 }
 
 func (c *cli) delete(ctx context.Context, args []string, o *deleteOptions) error {
-	targets, err := c.deleteTargets(ctx, args, o)
+	targets, err := c.choose(ctx, args, selected{
+		files: &o.files, selector: o.selector, fieldSelector: o.fieldSelector, all: o.all, allNamespaces: o.allNamespaces,
+	})
 	if err != nil {
 		return err
 	}
@@ -115,10 +121,13 @@ func (c *cli) delete(ctx context.Context, args []string, o *deleteOptions) error
 	if o.grace >= 0 {
 		options.GracePeriodSeconds = &o.grace
 	}
+	if o.dryRun == "server" {
+		options.DryRun = []string{metav1.DryRunAll}
+	}
 	var failed errorList
 	var going []pod.Value
 	for _, t := range targets {
-		v, err := client.Delete(ctx, t.kind.Kind, t.Namespace, t.Name, options)
+		v, err := deleteOrGet(ctx, client, t, options, o.dryRun)
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
@@ -130,7 +139,7 @@ func (c *cli) delete(ctx context.Context, args []string, o *deleteOptions) error
 			going = append(going, v)
 		}
 	}
-	if o.wait {
+	if o.wait && o.dryRun == "none" {
 		if o.timeout > 0 {
 			var cancel context.CancelFunc
 			ctx, cancel = context.WithTimeout(ctx, o.timeout)
@@ -147,80 +156,25 @@ func (c *cli) delete(ctx context.Context, args []string, o *deleteOptions) error
 	return failed.err()
 }
 
+// deleteOrGet begins the deletion of an object; a client's dry run only looks
+// whether it is there.
+func deleteOrGet(ctx context.Context, client *node.Client, t chosen, options metav1.DeleteOptions, dry dryRun) (pod.Value, error) {
+	if dry.client() {
+		return client.Get(ctx, t.kind.Kind, t.Namespace, t.Name)
+	}
+	return client.Delete(ctx, t.kind.Kind, t.Namespace, t.Name, options)
+}
+
 func (c *cli) printDeleted(v pod.Value, o *deleteOptions) {
 	kind := strings.ToLower(pod.KindOf(v).Name)
 	switch {
 	case o.output == "name":
 		fmt.Fprintf(c.out, "%s/%s\n", kind, v.GetName())
 	case o.force:
-		fmt.Fprintf(c.out, "%s %q force deleted\n", kind, v.GetName())
+		fmt.Fprintf(c.out, "%s %q force deleted%s\n", kind, v.GetName(), o.dryRun.suffix())
 	default:
-		fmt.Fprintf(c.out, "%s %q deleted\n", kind, v.GetName())
+		fmt.Fprintf(c.out, "%s %q deleted%s\n", kind, v.GetName(), o.dryRun.suffix())
 	}
-}
-
-// condemned names an object to delete.
-type condemned struct {
-	kind *kind
-	types.NamespacedName
-}
-
-// deleteTargets names the objects to delete.
-func (c *cli) deleteTargets(ctx context.Context, args []string, o *deleteOptions) ([]condemned, error) {
-	var condemn []condemned
-	if len(o.files.sources) > 0 {
-		objects, err := o.files.read(ctx, c)
-		if err != nil {
-			return nil, err
-		}
-		for _, object := range objects {
-			v := object.Value
-			condemn = append(condemn, condemned{kindOfValue(v), types.NamespacedName{Namespace: v.GetNamespace(), Name: v.GetName()}})
-		}
-		return condemn, nil
-	}
-	targets, err := parseTargets(args)
-	if err != nil {
-		return nil, err
-	}
-	selects := o.selector != "" || o.fieldSelector != "" || o.all
-	for _, t := range targets {
-		switch {
-		case t.kind == eventKind:
-			return nil, plainf("%s cannot be deleted: they go by themselves", t.kind.Resource)
-		case len(t.names) > 0 && selects:
-			return nil, &usageError{message: "name cannot be provided when a selector is specified", noHelp: true}
-		case len(t.names) == 0 && !selects:
-			return nil, &usageError{message: "resource(s) were provided, but no name was specified", noHelp: true}
-		}
-		for _, name := range t.names {
-			condemn = append(condemn, condemned{t.kind, types.NamespacedName{Namespace: c.ns(), Name: name}})
-		}
-	}
-	if len(condemn) > 0 {
-		return condemn, nil
-	}
-	client, err := c.connect(ctx)
-	if err != nil {
-		return nil, err
-	}
-	namespace := c.ns()
-	if o.allNamespaces {
-		namespace = ""
-	}
-	for _, t := range targets {
-		list, err := client.List(ctx, t.kind.Kind, namespace, metav1.ListOptions{LabelSelector: o.selector, FieldSelector: o.fieldSelector})
-		if err != nil {
-			return nil, err
-		}
-		for _, v := range list.Items {
-			condemn = append(condemn, condemned{t.kind, types.NamespacedName{Namespace: v.GetNamespace(), Name: v.GetName()}})
-		}
-	}
-	if len(condemn) == 0 {
-		fmt.Fprintln(c.out, "No resources found")
-	}
-	return condemn, nil
 }
 
 // waitGone returns when the object v, and not another of its name, is no more.
