@@ -231,8 +231,10 @@ func (o resource) replace(w http.ResponseWriter, r *http.Request) error {
 	return o.write(w, r, v.GetName(), object.Replace(v))
 }
 
+// mergePatch is the only kind of patch that the node takes.
+const mergePatch = "application/merge-patch+json"
+
 func (o resource) patch(w http.ResponseWriter, r *http.Request) error {
-	const mergePatch = "application/merge-patch+json"
 	if t := r.Header.Get("Content-Type"); t != mergePatch {
 		return apierrors.NewGenericServerResponse(http.StatusUnsupportedMediaType, "patch", metav1Resource(o.kind.Resource), r.PathValue("name"),
 			fmt.Sprintf("the body of the request was in an unknown format - accepted media types include: %s", mergePatch), 0, false)

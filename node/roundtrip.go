@@ -131,7 +131,11 @@ func (conn *clientConn) exchange(ctx context.Context, method, path string, q url
 		head.WriteString("?" + q.Encode())
 	}
 	fmt.Fprintf(&head, " HTTP/1.1\r\nHost: podrun\r\nContent-Length: %d\r\n", len(payload))
-	if len(payload) > 0 {
+	switch {
+	case len(payload) == 0:
+	case method == http.MethodPatch:
+		head.WriteString("Content-Type: " + mergePatch + "\r\n")
+	default:
 		head.WriteString("Content-Type: application/json\r\n")
 	}
 	head.WriteString("\r\n")

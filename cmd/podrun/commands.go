@@ -23,8 +23,13 @@ var table = []struct {
 	build func(*cli) *cobra.Command
 }{
 	{groupKubectl, applyCommand},
+	{groupKubectl, createCommand},
+	{groupKubectl, replaceCommand},
+	{groupKubectl, diffCommand},
 	{groupKubectl, getCommand},
 	{groupKubectl, describeCommand},
+	{groupKubectl, labelCommand},
+	{groupKubectl, annotateCommand},
 	{groupKubectl, logsCommand},
 	{groupKubectl, execCommand},
 	{groupKubectl, attachCommand},
@@ -78,7 +83,7 @@ func (c *cli) root() *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{message: err.Error()} })
 	root.PersistentFlags().StringVarP(&c.namespace, "namespace", "n", "", "the namespace that the command is about (default \"default\")")
 	root.AddGroup(
-		&cobra.Group{ID: groupKubectl, Title: "Pods, as kubectl has them:"},
+		&cobra.Group{ID: groupKubectl, Title: "Pods and what they need, as kubectl has them:"},
 		&cobra.Group{ID: groupDocker, Title: "Containers and images, as docker has them:"},
 		&cobra.Group{ID: groupPodrun, Title: "podrun itself:"},
 	)

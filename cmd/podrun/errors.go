@@ -83,7 +83,7 @@ func (c *cli) report(ctx context.Context, command *cobra.Command, err error) int
 	case !errors.As(err, &list):
 		list = errorList{err}
 	}
-	kubectl := command.GroupID == groupKubectl
+	kubectl := groupOf(command) == groupKubectl
 	for _, e := range list {
 		fmt.Fprintln(c.err, errorLine(e, kubectl))
 	}
@@ -97,6 +97,14 @@ func (c *cli) report(ctx context.Context, command *cobra.Command, err error) int
 		return exitFailed
 	}
 	return exitUsage
+}
+
+// groupOf is the group of a verb, also for one that is below another.
+func groupOf(command *cobra.Command) string {
+	for command.GroupID == "" && command.HasParent() {
+		command = command.Parent()
+	}
+	return command.GroupID
 }
 
 // errorLine is what a user sees of err.
