@@ -169,6 +169,35 @@ func TestSidecarRestartsAloneBeforeMain(t *testing.T) {
 	}
 }
 
+// TestSidecarHasStarted: the next init container waits for the sidecar's
+// postStart hook and startup probe, also across a crash of the node.
+func TestSidecarHasStarted(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	e.apply(lifecyclePod("group", "", []string{
+		"side " + sidecar + ", lifecycle: {postStart: {exec: {command: [sh, -c, 'sleep 0.3; echo hook >>/shared/order']}}}," +
+			" startupProbe: {exec: {command: [test, -e, /shared/up]}, periodSeconds: 1, failureThreshold: 600}=sleep 3600",
+		"init=echo init >>/shared/order"},
+		[]string{"main=sleep 3600"}))
+	starting := func(p *corev1.Pod) bool {
+		for _, s := range p.Status.InitContainerStatuses {
+			if s.Name == "side" {
+				return s.State.Running != nil && !*s.Started && !s.Ready
+			}
+		}
+		return false
+	}
+	e.when("group", "with its sidecar starting", starting)
+	e.killNode()
+	e.when("group", "with its sidecar starting", starting)
+	if got := row(e.ok("get", "pods"), "group"); !strings.HasPrefix(got, "group 0/2 Init:0/2 0 ") {
+		t.Errorf("got %q", got)
+	}
+	e.ok("exec", "group", "-c", "side", "--", "sh", "-c", "echo probe >>/shared/order; touch /shared/up")
+	e.restarted("group", 0)
+	same(t, e.ok("exec", "group", "-c", "main", "--", "cat", "/shared/order"), "hook\nprobe\ninit\n")
+}
+
 // TestSidecarDoesNotKeepJob: a pod whose main containers are done is done, and
 // how its sidecars end does not matter.
 func TestSidecarDoesNotKeepJob(t *testing.T) {

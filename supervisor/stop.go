@@ -117,8 +117,8 @@ func (w *worker) stop(ctx, grace context.Context, c *container, before []*contai
 }
 
 // kill ends one container that has failed, with grace, while the pod goes on.
-// Its end is judged like any other, but counts as a failure whatever its exit
-// code. why is told as an event. Safe for concurrent use.
+// Its end is judged like any other, but under OnFailure it is made again
+// whatever its exit code. why is told as an event. Safe for concurrent use.
 func (w *worker) kill(c *container, grace time.Duration, why string) {
 	c.condemned.Store(true)
 	w.note("Killing", c.field, why)

@@ -42,7 +42,7 @@ type Ending struct {
 	Container *corev1.Container    // with its own policy and rules
 	Role      Role
 	ExitCode  int32
-	Condemned bool // podrun ended it because it failed: a failure whatever the exit code
+	Condemned bool // podrun ended it because a probe or a hook failed
 	Alone     bool // the pod's annotation asks for restarts of single containers
 
 	MainRun      bool // the pod's main containers were started
@@ -59,9 +59,10 @@ type Ending struct {
 // cases: the pod's policy is Never, which forbids making the others again; a
 // sidecar ends before the main containers run; the annotation says otherwise.
 // Under the pod's policy Never the first failure ends the pod, which is one
-// unit.
+// unit. A container that a probe condemned is made again whatever its exit code;
+// where it may not be, the exit code counts, as in Kubernetes.
 func Judge(e Ending) Verdict {
-	failed := e.ExitCode != 0 || e.Condemned
+	failed := e.ExitCode != 0
 	rule := matchingRule(e.Container, e.ExitCode)
 	switch {
 	case rule == corev1.ContainerRestartRuleActionRestartAllContainers:
@@ -72,7 +73,7 @@ func Judge(e Ending) Verdict {
 		return RestartAlone
 	}
 	policy := policyOf(e)
-	if policy == corev1.RestartPolicyAlways || policy == corev1.RestartPolicyOnFailure && failed {
+	if policy == corev1.RestartPolicyAlways || policy == corev1.RestartPolicyOnFailure && (failed || e.Condemned) {
 		if e.Alone || e.Pod == corev1.RestartPolicyNever || e.Role == Sidecar && !e.MainRun {
 			return RestartAlone
 		}

@@ -41,7 +41,8 @@ func TestJudge(t *testing.T) {
 		{"on failure succeeds with the last one", ending{Pod: onFailure, Role: main, OthersDone: true}, succeed},
 		{"never fails with the first failure", ending{Pod: never, Role: main, ExitCode: 3}, fail},
 		{"never fails with the last failure", ending{Pod: never, Role: main, ExitCode: 3, OthersDone: true}, fail},
-		{"never fails with what podrun ended for failing", ending{Pod: never, Role: main, Condemned: true}, fail},
+		{"never fails with what podrun ended for failing", ending{Pod: never, Role: main, ExitCode: 137, Condemned: true}, fail},
+		{"but takes it for what it says", ending{Pod: never, Role: main, Condemned: true, OthersDone: true}, succeed},
 		{"never keeps a success while others run", ending{Pod: never, Role: main}, keep},
 		{"never succeeds with the last one", ending{Pod: never, Role: main, OthersDone: true}, succeed},
 

@@ -102,6 +102,24 @@ func initContainer(state corev1.ContainerState) podChange {
 	}
 }
 
+// sidecarContainer is an init container that keeps running; started tells
+// whether it counts as started, which initializes the pod.
+func sidecarContainer(started bool, restarts int32, state corev1.ContainerState) podChange {
+	return func(p *corev1.Pod) {
+		always := corev1.ContainerRestartPolicyAlways
+		p.Spec.InitContainers = append(p.Spec.InitContainers, corev1.Container{Name: "side", RestartPolicy: &always})
+		p.Status.InitContainerStatuses = append(p.Status.InitContainerStatuses, corev1.ContainerStatus{
+			Name: "side", State: state, Started: &started, Ready: started, RestartCount: restarts,
+		})
+	}
+}
+
+func isInitialized(p *corev1.Pod) {
+	p.Status.Conditions = append(p.Status.Conditions, corev1.PodCondition{Type: corev1.PodInitialized, Status: corev1.ConditionTrue})
+}
+
+var stateRuns = corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: ago(80 * time.Second)}}
+
 // The STATUS column is what people look at first: kubectl's word for each case.
 func TestPodTable(t *testing.T) {
 	pods := []corev1.Pod{
@@ -119,6 +137,10 @@ func TestPodTable(t *testing.T) {
 		testPod("initializing", 1, initContainer(corev1.ContainerState{Running: &corev1.ContainerStateRunning{}})),
 		testPod("init-failed", 1, initContainer(corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 1, Reason: "Error"}})),
 		testPod("init-waits", 1, initContainer(corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff"}})),
+		testPod("sidecar", 1, sidecarContainer(true, 1, stateRuns), isInitialized),
+		testPod("sidecar-starts", 1, sidecarContainer(false, 0, stateRuns), initContainer(corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "PodInitializing"}})),
+		testPod("beside-sidecar", 1, sidecarContainer(true, 2, stateRuns), initContainer(stateRuns)),
+		testPod("sidecar-waits", 1, sidecarContainer(false, 1, corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff"}}), isInitialized),
 		testPod("terminating", 1, func(p *corev1.Pod) { at := ago(0); p.DeletionTimestamp = &at }),
 		testPod("deadline", 1, ended(0, 137, "Error"), phase(corev1.PodFailed), func(p *corev1.Pod) { p.Status.Reason = "DeadlineExceeded" }),
 	}
