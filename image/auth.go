@@ -7,10 +7,104 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 )
+
+// Credentials are users and passwords by registry or repository, as docker's
+// config.json and .dockercfg have them.
+type Credentials map[string]entry
+
+type entry struct {
+	Auth          string `json:"auth"` // USER:PASSWORD in base64
+	Username      string `json:"username"`
+	Password      string `json:"password"`
+	IdentityToken string `json:"identitytoken"`
+	RegistryToken string `json:"registrytoken"`
+}
+
+// ParseDockerConfig reads a config.json.
+func ParseDockerConfig(data []byte) (Credentials, error) {
+	var file struct {
+		Auths Credentials `json:"auths"`
+	}
+	err := json.Unmarshal(data, &file)
+	return file.Auths, err
+}
+
+// ParseDockercfg reads a .dockercfg, what docker had before config.json.
+func ParseDockercfg(data []byte) (Credentials, error) {
+	var c Credentials
+	err := json.Unmarshal(data, &c)
+	return c, err
+}
+
+// Resolve returns what c has for a registry or repository, or Anonymous. The
+// most specific entry wins: a repository before its registry, and that before a
+// pattern such as *.example.com.
+func (c Credentials) Resolve(target authn.Resource) (authn.Authenticator, error) {
+	var key string
+	highest := 0
+	for k := range c {
+		name := canonical(k)
+		rank := len(name)
+		switch {
+		case name == target.String(), strings.HasPrefix(target.String(), name+"/"):
+			rank += 1 << 16
+		case !matchHost(name, target.String()):
+			continue
+		}
+		if rank > highest || rank == highest && k < key {
+			key, highest = k, rank
+		}
+	}
+	if highest == 0 {
+		return authn.Anonymous, nil
+	}
+	e := c[key]
+	config := authn.AuthConfig{Username: e.Username, Password: e.Password, IdentityToken: e.IdentityToken, RegistryToken: e.RegistryToken}
+	if e.Auth != "" {
+		text, err := base64.StdEncoding.DecodeString(e.Auth)
+		user, password, colon := strings.Cut(string(text), ":")
+		if err != nil || !colon {
+			return nil, fmt.Errorf("the entry for %s cannot be read", key)
+		}
+		config.Username, config.Password = user, password
+	}
+	return authn.FromConfig(config), nil
+}
+
+// canonical is the registry or repository that a key is for: keys may be URLs,
+// and Docker Hub has several names.
+func canonical(key string) string {
+	if _, rest, ok := strings.Cut(key, "://"); ok {
+		key = rest
+	}
+	key = strings.TrimSuffix(key, "/")
+	key = strings.TrimSuffix(strings.TrimSuffix(key, "/v1"), "/v2")
+	host, rest, nested := strings.Cut(key, "/")
+	if host == dockerHub || host == "registry-1."+dockerHub {
+		host = "index." + dockerHub
+	}
+	if nested {
+		return host + "/" + rest
+	}
+	return host
+}
+
+// matchHost tells whether the host of name, in which a * stands for a part
+// between dots, is that of target, and the rest of name leads to it.
+func matchHost(name, target string) bool {
+	pattern, below, _ := strings.Cut(name, "/")
+	host, rest, _ := strings.Cut(target, "/")
+	if !strings.Contains(pattern, "*") || strings.Count(pattern, ".") != strings.Count(host, ".") {
+		return false
+	}
+	ok, err := path.Match(strings.ReplaceAll(pattern, ".", "/"), strings.ReplaceAll(host, ".", "/"))
+	return err == nil && ok && (below == "" || rest == below || strings.HasPrefix(rest, below+"/"))
+}
 
 // resolveFile looks a registry up in a credential file of docker's format.
 func resolveFile(path string, target authn.Resource) (authn.Authenticator, error) {
@@ -21,27 +115,13 @@ func resolveFile(path string, target authn.Resource) (authn.Authenticator, error
 	if err != nil {
 		return nil, err
 	}
-	var file struct {
-		Auths map[string]struct {
-			Auth string `json:"auth"`
-		} `json:"auths"`
-	}
-	if err := json.Unmarshal(data, &file); err != nil {
+	c, err := ParseDockerConfig(data)
+	if err != nil {
 		return nil, fmt.Errorf("credential file %s: %w", path, err)
 	}
-	// The most specific entry wins: a repository before its registry.
-	for key := target.String(); key != ""; key = parent(key) {
-		if e, ok := file.Auths[key]; ok {
-			text, err := base64.StdEncoding.DecodeString(e.Auth)
-			user, password, colon := strings.Cut(string(text), ":")
-			if err != nil || !colon {
-				return nil, fmt.Errorf("credential file %s: the entry for %s cannot be read", path, key)
-			}
-			return authn.FromConfig(authn.AuthConfig{Username: user, Password: password}), nil
-		}
+	found, err := c.Resolve(target)
+	if err != nil {
+		return nil, fmt.Errorf("credential file %s: %w", path, err)
 	}
-	return authn.Anonymous, nil
+	return found, nil
 }
-
-// parent drops the last part of a path.
-func parent(key string) string { return key[:max(strings.LastIndexByte(key, '/'), 0)] }

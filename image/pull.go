@@ -20,6 +20,8 @@ type PullOptions struct {
 	// Progress, if set, is told of each layer; calls may come from several
 	// goroutines at once.
 	Progress func(Progress)
+	// Credentials are asked in this order, before those of the user.
+	Credentials []Credentials
 }
 
 // Progress is where one layer is on its way.
@@ -39,8 +41,12 @@ const (
 
 // Resolve asks the registry what ref stands for now, an index or a manifest.
 func (s *Store) Resolve(ctx context.Context, ref Reference) (Digest, error) {
+	return s.resolve(ctx, ref, nil)
+}
+
+func (s *Store) resolve(ctx context.Context, ref Reference, credentials []Credentials) (Digest, error) {
 	var digest Digest
-	err := s.each(ref, func(at endpoint) (err error) {
+	err := s.each(ref, credentials, func(at endpoint) (err error) {
 		digest, err = s.wire.head(ctx, at, ref)
 		return err
 	})
@@ -65,7 +71,7 @@ func (s *Store) Pull(ctx context.Context, ref Reference, o PullOptions) (*Image,
 		return img, nil // a digest stands for the same for ever
 	}
 	if known {
-		top, err := s.Resolve(ctx, ref)
+		top, err := s.resolve(ctx, ref, o.Credentials)
 		if err != nil {
 			return nil, err
 		}
@@ -74,7 +80,7 @@ func (s *Store) Pull(ctx context.Context, ref Reference, o PullOptions) (*Image,
 		}
 	}
 	var pulled *Image
-	err := s.each(ref, func(at endpoint) (err error) {
+	err := s.each(ref, o.Credentials, func(at endpoint) (err error) {
 		pulled, err = s.pullFrom(ctx, at, ref, o)
 		return err
 	})
@@ -83,7 +89,7 @@ func (s *Store) Pull(ctx context.Context, ref Reference, o PullOptions) (*Image,
 
 // each tries the places where ref may be found until one has it. The error is
 // that of the last, the registry itself.
-func (s *Store) each(ref Reference, try func(endpoint) error) error {
+func (s *Store) each(ref Reference, credentials []Credentials, try func(endpoint) error) error {
 	registries := s.registries
 	if registries == nil {
 		var err error
@@ -96,6 +102,7 @@ func (s *Store) each(ref Reference, try func(endpoint) error) error {
 		return err
 	}
 	for i, at := range places {
+		at.credentials = credentials
 		if err = try(at); err == nil || errors.Is(err, context.Canceled) {
 			return err
 		}

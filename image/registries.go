@@ -86,6 +86,7 @@ func ParseRegistries(path string, data []byte) (*Registries, error) {
 type endpoint struct {
 	registry, repository string
 	insecure             bool // plain HTTP, or a certificate that cannot be verified
+	credentials          []Credentials
 }
 
 // errBlocked is the cause of a pull from a blocked registry.
@@ -102,7 +103,7 @@ func (r *Registries) endpoints(ref Reference) ([]endpoint, error) {
 			best = e
 		}
 	}
-	own := endpoint{ref.Registry(), ref.Repository(), isLoopback(ref.Registry())}
+	own := endpoint{registry: ref.Registry(), repository: ref.Repository(), insecure: isLoopback(ref.Registry())}
 	if best == nil {
 		return []endpoint{own}, nil
 	}
@@ -138,7 +139,7 @@ func matchPrefix(prefix, full string) bool {
 
 func split(location string, insecure bool) endpoint {
 	host, repository, _ := strings.Cut(location, "/")
-	return endpoint{host, repository, insecure || isLoopback(host)}
+	return endpoint{registry: host, repository: repository, insecure: insecure || isLoopback(host)}
 }
 
 // isLoopback tells whether a registry is on this machine: docker and podman

@@ -80,8 +80,12 @@ func (w *wire) options(ctx context.Context, at endpoint) []remote.Option {
 	if at.insecure {
 		transport = w.insecure
 	}
+	var keychains []authn.Keychain
+	for _, c := range at.credentials {
+		keychains = append(keychains, c)
+	}
 	return []remote.Option{
-		remote.WithContext(ctx), remote.WithAuthFromKeychain(w.keychain), remote.WithTransport(transport),
+		remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.NewMultiKeychain(append(keychains, w.keychain)...)), remote.WithTransport(transport),
 		remote.WithUserAgent("podrun"),
 		remote.WithPlatform(v1.Platform{OS: w.platform.OS, Architecture: w.platform.Architecture, Variant: w.platform.Variant}),
 	}

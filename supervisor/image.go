@@ -90,7 +90,7 @@ func (w *worker) image(ctx context.Context, name, reference string, policy corev
 	}
 	w.note("Pulling", field, fmt.Sprintf("Pulling image %q", reference))
 	began := time.Now()
-	img, err := w.s.images.Pull(ctx, ref, image.PullOptions{})
+	img, err := w.s.images.Pull(ctx, ref, image.PullOptions{Credentials: w.pullCredentials(field)})
 	if err != nil {
 		return nil, fail(reasonErrPull, err)
 	}
