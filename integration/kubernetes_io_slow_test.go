@@ -58,7 +58,7 @@ func publishedSlow() []published {
 				"Liveness:       exec [cat /tmp/healthy] delay=5s timeout=1s period=5s #success=1 #failure=3\n",
 				"Liveness probe failed: cat: can't open '/tmp/healthy': No such file or directory\n",
 				"Container liveness failed liveness probe, will be restarted\n")
-			e.restarted("liveness-exec", 1)
+			e.when("liveness-exec", "up again", isReady)
 		}},
 		// The sidecar ends after 60 seconds with the code that restarts all.
 		{file: "pods__restart-policy__restart-all-containers", see: func(e *env) {

@@ -25,6 +25,7 @@ var publishedDir = filepath.Join("..", "pod", "testdata", "kubernetes.io")
 // published is one of them that holds something to run or to store.
 type published struct {
 	file string // without .yaml
+	text string // the manifest
 	// namespace is the manifest's own; "" has the test choose one.
 	namespace string
 	// before is what the page has the reader make first.
@@ -44,36 +45,12 @@ func TestKubernetesIO(t *testing.T) {
 	e := newEnv(t)
 	proxied(e)
 	examples := append(publishedPods(), publishedSlow()...)
-	applied := map[string]result{}
-	for i := range examples {
-		x := &examples[i]
-		sub := e.sub(t, x.namespace)
-		if x.namespace == "" {
-			x.namespace = strings.ReplaceAll(x.file, "__", "-")
-			sub.ns = x.namespace
-		}
-		sub.stdin = strings.Join([]string{"apiVersion: v1\nkind: Namespace\nmetadata: {name: " + x.namespace + "}\n", x.before, readPublished(x.file)}, "\n---\n")
-		applied[x.file] = sub.run("apply", "-f", "-")
-	}
 	known := map[string]bool{}
-	for _, x := range examples {
-		known[x.file] = true
-		t.Run(x.file, func(t *testing.T) {
-			r := applied[x.file]
-			if x.refusedForRoot != "" && os.Geteuid() == 0 {
-				mustContain(t, r.err, x.refusedForRoot)
-				return
-			}
-			if r.code != 0 || !strings.Contains(r.out, " created\n") {
-				t.Fatal(r)
-			}
-			sub := e.sub(t, x.namespace)
-			x.see(sub)
-			if x.namespace != "default" {
-				sub.run("delete", "pods", "--all", "--force")
-			}
-		})
+	for i := range examples {
+		known[examples[i].file] = true
+		examples[i].text = readPublished(examples[i].file)
 	}
+	e.runAll(t, examples)
 	for _, x := range publishedRefused(t) {
 		known[x] = true
 		t.Run(x, func(t *testing.T) {
@@ -102,6 +79,41 @@ func TestKubernetesIO(t *testing.T) {
 		if name := strings.TrimSuffix(filepath.Base(file), ".yaml"); !known[name] {
 			t.Errorf("%s is not tested", name)
 		}
+	}
+}
+
+// runAll applies all examples, each in a namespace of its own, then looks at one
+// after the other.
+func (e *env) runAll(t *testing.T, examples []published) {
+	t.Helper()
+	applied := map[string]result{}
+	for i := range examples {
+		x := &examples[i]
+		sub := e.sub(t, x.namespace)
+		if x.namespace == "" {
+			x.namespace = strings.ReplaceAll(x.file, "__", "-")
+			sub.ns = x.namespace
+		}
+		namespace := "apiVersion: v1\nkind: Namespace\nmetadata: {name: " + x.namespace + "}\n"
+		sub.stdin = strings.Join([]string{namespace, x.before, x.text}, "\n---\n")
+		applied[x.file] = sub.run("apply", "-f", "-")
+	}
+	for _, x := range examples {
+		t.Run(x.file, func(t *testing.T) {
+			r := applied[x.file]
+			if x.refusedForRoot != "" && os.Geteuid() == 0 {
+				mustContain(t, r.err, x.refusedForRoot)
+				return
+			}
+			if r.code != 0 || !strings.Contains(r.out, " created\n") {
+				t.Fatal(r)
+			}
+			sub := e.sub(t, x.namespace)
+			x.see(sub)
+			if x.namespace != "default" {
+				sub.run("delete", "pods", "--all", "--force")
+			}
+		})
 	}
 }
 
