@@ -31,6 +31,7 @@ var table = []struct {
 	{groupKubectl, labelCommand},
 	{groupKubectl, annotateCommand},
 	{groupKubectl, logsCommand},
+	{groupKubectl, topCommand},
 	{groupKubectl, execCommand},
 	{groupKubectl, attachCommand},
 	{groupKubectl, cpCommand},
