@@ -165,11 +165,3 @@ func unknownCommand(root *cobra.Command, name string) error {
 	}
 	return &usageError{message: message}
 }
-
-// groupOf is the group of the verb that command is or belongs to.
-func groupOf(command *cobra.Command) string {
-	for command.GroupID == "" && command.HasParent() {
-		command = command.Parent()
-	}
-	return command.GroupID
-}
