@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"os"
 	"path/filepath"
 
 	corev1 "k8s.io/api/core/v1"
@@ -21,27 +22,36 @@ func isProjection(v *corev1.Volume) bool {
 }
 
 // project writes the files of such a volume, or what has changed of them, and
-// returns the directory. What holds a secret is kept in memory.
+// returns the directory, which shows what it did after an error. What holds a
+// secret is kept in memory.
 func (m *Manager) project(p *corev1.Pod, v *corev1.Volume, from Sources) (string, error) {
+	path := filepath.Join(m.disk, string(p.UID), v.Name)
+	if holdsSecret(v) {
+		path = filepath.Join(m.memory, string(p.UID), v.Name)
+	}
 	content, err := collect(v, from)
 	if err != nil {
-		return "", err
+		return path, err
 	}
 	m.writing.Lock()
 	defer m.writing.Unlock()
-	uid := string(p.UID)
-	path := filepath.Join(m.disk, uid, v.Name)
 	if holdsSecret(v) {
-		path = filepath.Join(m.memory, uid, v.Name)
-		if _, err := mountTmpfs(path, ""); err != nil {
-			return "", err
-		}
-	} else if _, err := makeDir(path); err != nil {
-		return "", err
+		_, err = mountTmpfs(path, "")
+	} else {
+		_, err = makeDir(path)
+	}
+	if err != nil {
+		return path, err
 	}
 	own := ownershipOf(p)
 	own.readOnly, own.onRootMismatch = true, false
 	return path, writeProjection(path, content, own)
+}
+
+// isShown tells whether a projection has been written to path.
+func isShown(path string) bool {
+	_, err := os.Stat(filepath.Join(path, dataLink))
+	return err == nil
 }
 
 func holdsSecret(v *corev1.Volume) bool {

@@ -182,6 +182,9 @@ func TestConfigMap(t *testing.T) {
 	if err := m.Refresh(p, o); err == nil || !strings.Contains(err.Error(), `MountVolume.SetUp failed for volume "v0" : configmap "cm" not found`) {
 		t.Errorf("error %v", err)
 	}
+	if again, err := m.Prepare(p, o); err != nil || again["v0"] != v["v0"] {
+		t.Errorf("a restart: %v, %v", again, err)
+	}
 	mustList(t, v["v0"].Path, "a=1 -rw-r-----", "b=5 -rw-r-----")
 	if err := m.Remove("u"); err != nil {
 		t.Fatal(err)

@@ -110,6 +110,9 @@ func (m *Manager) prepare(p *corev1.Pod, v *corev1.Volume, from Sources) (Volume
 		return Volume{Path: path}, err
 	case isProjection(v):
 		path, err := m.project(p, v, from)
+		if err != nil && isShown(path) {
+			err = nil // a restart needs no object that an earlier start showed
+		}
 		return Volume{Path: path, ReadOnly: true}, err
 	case v.PersistentVolumeClaim != nil:
 		path, err := m.claim(p.Namespace, v.PersistentVolumeClaim, from, ownershipOf(p))
