@@ -67,8 +67,12 @@ func defaultContainer(c *corev1.Container) {
 		setTo(&c.Ports[i].Protocol, corev1.ProtocolTCP)
 	}
 	for i := range c.Env {
-		if v := c.Env[i].ValueFrom; v != nil && v.FieldRef != nil {
+		v := c.Env[i].ValueFrom
+		if v != nil && v.FieldRef != nil {
 			setTo(&v.FieldRef.APIVersion, "v1")
+		}
+		if v != nil && v.FileKeyRef != nil {
+			setPtr(&v.FileKeyRef.Optional, false)
 		}
 	}
 	defaultResources(&c.Resources)

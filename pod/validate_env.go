@@ -45,7 +45,7 @@ func (v *validator) envSource(s *corev1.EnvVarSource, at *field.Path) (sources i
 	}
 	if r := s.ResourceFieldRef; r != nil {
 		sources++
-		v.resourceFieldRef(r, at.Child("resourceFieldRef"))
+		v.resourceFieldRef(r, at.Child("resourceFieldRef"), false)
 	}
 	if r := s.ConfigMapKeyRef; r != nil {
 		sources++
@@ -185,13 +185,18 @@ var resourceFields = []string{
 	"limits.cpu", "limits.ephemeral-storage", "limits.memory", "requests.cpu", "requests.ephemeral-storage", "requests.memory",
 }
 
-func (v *validator) resourceFieldRef(r *corev1.ResourceFieldSelector, at *field.Path) {
+// resourceFieldRef checks a reference to a resource of a container, which a
+// volume has to name.
+func (v *validator) resourceFieldRef(r *corev1.ResourceFieldSelector, at *field.Path, volume bool) {
 	_, name, _ := strings.Cut(r.Resource, ".")
 	huge := strings.HasPrefix(r.Resource, "limits.hugepages-") || strings.HasPrefix(r.Resource, "requests.hugepages-")
 	known := slices.Contains(resourceFields, r.Resource)
-	if r.Resource == "" {
+	switch {
+	case volume && r.ContainerName == "":
+		v.required(at.Child("containerName"), "")
+	case r.Resource == "":
 		v.required(at.Child("resource"), "")
-	} else if !known && !huge {
+	case !known && !huge:
 		v.add(field.NotSupported(at.Child("resource"), r.Resource, resourceFields))
 	}
 	if r.Divisor.IsZero() || !known && !huge {

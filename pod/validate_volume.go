@@ -178,10 +178,8 @@ func (v *validator) downwardFiles(files []corev1.DownwardAPIVolumeFile, at *fiel
 			}
 		case file.ResourceFieldRef == nil:
 			v.required(at, "one of fieldRef and resourceFieldRef is required")
-		case file.ResourceFieldRef.ContainerName == "":
-			v.required(at.Child("resourceFieldRef", "containerName"), "")
 		default:
-			v.resourceFieldRef(file.ResourceFieldRef, at.Child("resourceFieldRef"))
+			v.resourceFieldRef(file.ResourceFieldRef, at.Child("resourceFieldRef"), true)
 		}
 	}
 }

@@ -47,7 +47,7 @@ func TestCases(t *testing.T) {
 			}
 		})
 	}
-	if cases < 100 {
+	if cases < 400 {
 		t.Errorf("only %d cases found", cases)
 	}
 }
