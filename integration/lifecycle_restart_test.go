@@ -156,6 +156,30 @@ func TestRestartAloneBackOff(t *testing.T) {
 	mustContain(t, e.ok("describe", "pod", "group"), "Back-off restarting failed container one in pod group_default(")
 }
 
+// TestInitContainerRules: what is made again after an init container has
+// failed. One that is made again alone leaves those before it done.
+func TestInitContainerRules(t *testing.T) {
+	t.Parallel()
+	// It fails the first time.
+	const once = "echo second >>/shared/order; [ $(grep -c second /shared/order) = 2 ] || exit 7"
+	for _, tt := range []struct{ name, policy, rule, order string }{
+		{"own OnFailure", "Never", "restartPolicy: OnFailure", "first\nsecond\nsecond\n"},
+		{"Restart", "Always", ownRule("Restart", "In", 7), "first\nsecond\nsecond\n"},
+		{"RestartAllContainers", "Never", ownRule("RestartAllContainers", "In", 7), "first\nsecond\nfirst\nsecond\n"},
+		{"the pod's policy", "OnFailure", "tty: false", "first\nsecond\nfirst\nsecond\n"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			e := newEnv(t)
+			e.start(lifecyclePod("group", "restartPolicy: "+tt.policy, []string{"first=echo first >>/shared/order", "second " + tt.rule + "=" + once}, []string{"main=sleep 3600"}), "group")
+			same(t, e.ok("exec", "group", "-c", "main", "--", "cat", "/shared/order"), tt.order)
+			if s := initStatus(t, e.pod("group"), "second"); s.RestartCount != 1 || s.LastTerminationState.Terminated == nil || s.LastTerminationState.Terminated.ExitCode != 7 {
+				t.Errorf("got %+v", s)
+			}
+		})
+	}
+}
+
 // TestInitContainerBacksOff: kubectl says Init:CrashLoopBackOff.
 func TestInitContainerBacksOff(t *testing.T) {
 	t.Parallel()

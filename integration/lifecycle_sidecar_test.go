@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -196,6 +197,41 @@ func TestSidecarHasStarted(t *testing.T) {
 	e.ok("exec", "group", "-c", "side", "--", "sh", "-c", "echo probe >>/shared/order; touch /shared/up")
 	e.restarted("group", 0)
 	same(t, e.ok("exec", "group", "-c", "main", "--", "cat", "/shared/order"), "hook\nprobe\ninit\n")
+}
+
+// TestSidecarEndsWithoutNode: an end that no node saw is judged by the next.
+func TestSidecarEndsWithoutNode(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	e.apply(lifecyclePod("group", "restartPolicy: Never", []string{"side " + sidecar + "=sleep 3600", "init=while [ ! -e /shared/go ]; do sleep 0.1; done"},
+		[]string{"main=sleep 3600"}))
+	runs := func(name string, p *corev1.Pod) bool {
+		return slices.ContainsFunc(p.Status.InitContainerStatuses, func(s corev1.ContainerStatus) bool { return s.Name == name && s.State.Running != nil })
+	}
+	p := e.when("group", "in its init container", func(p *corev1.Pod) bool { return runs("init", p) })
+	side := e.initPID(ids(p)["side"])
+	e.kill9(e.nodePID())
+	e.kill9IfThere(side)
+	p = e.when("group", "with its sidecar made again", func(p *corev1.Pod) bool { return runs("side", p) && initStatus(t, p, "side").RestartCount > 0 })
+	if s := initStatus(t, p, "side"); s.LastTerminationState.Terminated == nil || s.LastTerminationState.Terminated.ExitCode != 137 || s.RestartCount != 1 {
+		t.Errorf("got %+v", s)
+	}
+	e.ok("exec", "group", "-c", "side", "--", "touch", "/shared/go")
+	e.restarted("group", 1)
+}
+
+// TestSidecarImage: another image for a sidecar makes the group again.
+func TestSidecarImage(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	manifest := lifecyclePod("group", "", []string{"side " + sidecar + "=sleep 3600"}, []string{"main=sleep 3600"})
+	e.start(manifest, "group")
+	e.apply(strings.Replace(manifest, "name: side, image: busybox", "name: side, image: app", 1))
+	p := e.restarted("group", 1)
+	if s := initStatus(t, p, "side"); s.Image != "app" || s.RestartCount != 1 {
+		t.Errorf("got %+v", s)
+	}
+	mustContain(t, e.ok("describe", "pod", "group"), "the image of container side was changed")
 }
 
 // TestSidecarDoesNotKeepJob: a pod whose main containers are done is done, and

@@ -162,6 +162,7 @@ func (s *Supervisor) StopContainer(ctx context.Context, ref string, grace time.D
 	marked := make(chan struct{})
 	mark := func() {
 		defer close(marked)
+		w.noteKilling([]*container{c})
 		w.save(w.ctx, func(_ *corev1.Pod, r *run) { r.ByPerson[c.id] = true })
 	}
 	select {

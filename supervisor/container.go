@@ -317,36 +317,3 @@ func (w *worker) completed(name string) bool {
 	s := lookStatus(w.pod, name)
 	return s != nil && s.State.Terminated != nil && s.State.Terminated.ContainerID == idScheme+w.run.id(name)
 }
-
-func (w *worker) waitsFor(reason string) bool {
-	for _, s := range append(w.pod.Status.InitContainerStatuses[:len(w.pod.Status.InitContainerStatuses):len(w.pod.Status.InitContainerStatuses)], w.pod.Status.ContainerStatuses...) {
-		if s.State.Waiting != nil && s.State.Waiting.Reason == reason {
-			return true
-		}
-	}
-	return false
-}
-
-// pullBacksOff tells that podrun waits before it pulls again.
-func (w *worker) pullBacksOff(ctx context.Context) {
-	for _, c := range allContainers(w.pod) {
-		if s := lookStatus(w.pod, c.Name); s != nil && s.State.Waiting != nil && s.State.Waiting.Reason == reasonErrPull {
-			w.note("BackOff", containerField(w.pod, c.Name), fmt.Sprintf("Back-off pulling image %q", c.Image))
-			w.warn("Failed", containerField(w.pod, c.Name), "Error: "+reasonPullBackOff)
-		}
-	}
-	w.save(ctx, func(p *corev1.Pod, r *run) { pullBackOff(p) })
-}
-
-// pullBackOff turns ErrImagePull into the reason that kubectl shows until the
-// next try.
-func pullBackOff(p *corev1.Pod) {
-	for _, list := range [][]corev1.ContainerStatus{p.Status.InitContainerStatuses, p.Status.ContainerStatuses} {
-		for i := range list {
-			if s := list[i].State.Waiting; s != nil && s.Reason == reasonErrPull {
-				s.Reason = reasonPullBackOff
-				s.Message = fmt.Sprintf("Back-off pulling image %q: %s: %s", list[i].Image, reasonErrPull, s.Message)
-			}
-		}
-	}
-}

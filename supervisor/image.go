@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -97,6 +98,40 @@ func (w *worker) image(ctx context.Context, name, reference string, policy corev
 	took := time.Since(began).Round(time.Millisecond)
 	w.note("Pulled", field, fmt.Sprintf("Successfully pulled image %q in %v (%v including waiting). Image size: %d bytes.", reference, took, took, img.Size))
 	return img, nil
+}
+
+// waitsFor tells whether a container waits for reason.
+func (w *worker) waitsFor(reason string) bool {
+	for _, s := range slices.Concat(w.pod.Status.InitContainerStatuses, w.pod.Status.ContainerStatuses) {
+		if s.State.Waiting != nil && s.State.Waiting.Reason == reason {
+			return true
+		}
+	}
+	return false
+}
+
+// pullBacksOff tells that podrun waits before it pulls again.
+func (w *worker) pullBacksOff(ctx context.Context) {
+	for _, c := range allContainers(w.pod) {
+		if s := lookStatus(w.pod, c.Name); s != nil && s.State.Waiting != nil && s.State.Waiting.Reason == reasonErrPull {
+			w.note("BackOff", containerField(w.pod, c.Name), fmt.Sprintf("Back-off pulling image %q", c.Image))
+			w.warn("Failed", containerField(w.pod, c.Name), "Error: "+reasonPullBackOff)
+		}
+	}
+	w.save(ctx, func(p *corev1.Pod, r *run) { pullBackOff(p) })
+}
+
+// pullBackOff turns ErrImagePull into the reason that kubectl shows until the
+// next try.
+func pullBackOff(p *corev1.Pod) {
+	for _, list := range [][]corev1.ContainerStatus{p.Status.InitContainerStatuses, p.Status.ContainerStatuses} {
+		for i := range list {
+			if s := list[i].State.Waiting; s != nil && s.Reason == reasonErrPull {
+				s.Reason = reasonPullBackOff
+				s.Message = fmt.Sprintf("Back-off pulling image %q: %s: %s", list[i].Image, reasonErrPull, s.Message)
+			}
+		}
+	}
 }
 
 // pin saves which image each container has, before a container is made of it.
