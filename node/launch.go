@@ -67,6 +67,9 @@ func launch(ctx context.Context, p Paths) error {
 		return err
 	}
 	e, err := enter(ctx, launchMode(mountns), p.State, nodeEnv(os.Environ(), p), log, []*os.File{lock, userns, mountns}, func(pid int) error {
+		if err := delegate(ctx, pid); err != nil {
+			fmt.Fprintf(log, "no cgroup of our own: %v\n", err)
+		}
 		return errors.Join(renewAnchors(p.State, pid), p.announce())
 	})
 	if err != nil {

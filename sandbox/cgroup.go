@@ -33,7 +33,8 @@ type Resources struct {
 //	BASE/podrun-UID/podrun-ID   a container of a pod that has resources of its own
 //
 // BASE is the cgroup we were started in when that is ours (a systemd unit with
-// Delegate=yes), or for real root /sys/fs/cgroup/podrun. With cgroup v1 and
+// Delegate=yes, such as the scope that the launch asks for), or for real root
+// without systemd /sys/fs/cgroup/podrun. With cgroup v1 and
 // real root: a cgroup podrun-ID below our own in every hierarchy. In all other
 // cases containers share our cgroup and have no limits.
 type cgroupTree struct {
@@ -71,7 +72,7 @@ func (t *cgroupTree) open() error {
 	path := filepath.Join(fs2.UnifiedMountpoint, own[""])
 	if filepath.Base(path) == nodeCgroup {
 		path = filepath.Dir(path) // a node before us has made it
-	} else if !t.rootless {
+	} else if !t.rootless && !isScope(path) {
 		path = filepath.Join(fs2.UnifiedMountpoint, "podrun")
 		if err := os.Mkdir(path, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
@@ -87,6 +88,13 @@ func (t *cgroupTree) open() error {
 	}
 	t.base = path
 	return nil
+}
+
+// isScope tells whether a cgroup is a scope that systemd has made for us when
+// we were launched.
+func isScope(path string) bool {
+	name := filepath.Base(path)
+	return strings.HasPrefix(name, "podrun-") && strings.HasSuffix(name, ".scope")
 }
 
 // probeV1 makes a cgroup below our own and removes it again.

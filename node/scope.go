@@ -1,0 +1,150 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/godbus/dbus/v5"
+	"golang.org/x/sys/unix"
+)
+
+// scopePatience bounds what a start waits for systemd, once a session.
+const scopePatience = time.Second
+
+// delegate asks systemd, where there is one, for a cgroup of our own for a new
+// reaper and all that it will start: a transient scope with Delegate=yes. Only
+// in such a one can a user limit containers. It is there as long as a process
+// in it, so that a node started again after a crash finds itself in it. nil
+// means that it is so, or that there is nobody to ask; pods run in any case.
+func delegate(ctx context.Context, pid int) error {
+	var st unix.Statfs_t
+	if unix.Statfs("/sys/fs/cgroup", &st) != nil || st.Type != unix.CGROUP2_SUPER_MAGIC || delegated() {
+		return nil
+	}
+	socket := systemdSocket()
+	if _, err := os.Stat(socket); err != nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, scopePatience)
+	defer cancel()
+	if err := startScope(ctx, socket, pid, scopeName(pid)); err != nil {
+		return fmt.Errorf("ask systemd for a scope: %w", err)
+	}
+	return nil
+}
+
+// systemdSocket is where systemctl reaches the manager of the caller's units;
+// no bus is needed for it.
+func systemdSocket() string {
+	if os.Geteuid() == 0 {
+		return "/run/systemd/private"
+	}
+	return filepath.Join(os.Getenv("XDG_RUNTIME_DIR"), "systemd", "private")
+}
+
+// scopeName is the name of a scope. Package sandbox knows it by its beginning.
+func scopeName(pid int) string { return "podrun-" + strconv.Itoa(pid) + ".scope" }
+
+// delegated tells whether we were started in a cgroup that is ours already, as
+// by a unit with Delegate=yes. systemd 251 marks them; before, one that we may
+// write to and are alone in must be one.
+func delegated() bool {
+	own, err := ownCgroups()
+	if err != nil {
+		return false
+	}
+	dir := filepath.Join("/sys/fs/cgroup", own[""])
+	mark := make([]byte, 1)
+	if n, err := unix.Getxattr(dir, "user.delegate", mark); err == nil {
+		return n == 1 && mark[0] == '1'
+	}
+	if unix.Access(filepath.Join(dir, "cgroup.subtree_control"), unix.W_OK) != nil {
+		return false
+	}
+	pids, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+	return err == nil && !slices.ContainsFunc(strings.Fields(string(pids)), func(pid string) bool {
+		return pid != strconv.Itoa(os.Getpid())
+	})
+}
+
+// property is a setting of a unit, as org.freedesktop.systemd1 takes it.
+type property struct {
+	Name  string
+	Value dbus.Variant
+}
+
+// auxiliary is a unit to be started beside another; there is none.
+type auxiliary struct {
+	Name       string
+	Properties []property
+}
+
+// startScope has the manager at socket move pid into a new scope, and waits
+// until it is there.
+func startScope(ctx context.Context, socket string, pid int, name string) error {
+	var d net.Dialer
+	raw, err := d.DialContext(ctx, "unix", socket)
+	if err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = raw.Close() })
+	defer stop()
+	conn, err := dbus.NewConn(raw)
+	if err != nil {
+		return errors.Join(err, raw.Close())
+	}
+	defer func() { _ = conn.Close() }()
+	if err := conn.Auth([]dbus.Auth{dbus.AuthExternal(strconv.Itoa(os.Geteuid()))}); err != nil {
+		return unlessLate(ctx, err)
+	}
+	call := conn.Object("org.freedesktop.systemd1", "/org/freedesktop/systemd1").CallWithContext(ctx,
+		"org.freedesktop.systemd1.Manager.StartTransientUnit", 0, name, "fail", []property{
+			{"Description", dbus.MakeVariant("podrun's node and its pods")},
+			{"PIDs", dbus.MakeVariant([]uint32{uint32(pid)})},
+			{"Delegate", dbus.MakeVariant(true)},
+			{"CollectMode", dbus.MakeVariant("inactive-or-failed")},
+		}, []auxiliary{})
+	if call.Err != nil {
+		return unlessLate(ctx, call.Err)
+	}
+	// The answer is a job, not its end.
+	for pause := time.Millisecond; ; pause = min(2*pause, 20*time.Millisecond) {
+		in, err := inScope(pid, name)
+		if in || err != nil {
+			return err
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return fmt.Errorf("%s has not got process %d: %w", name, pid, context.Cause(ctx))
+		}
+	}
+}
+
+// inScope is replaced by tests, which have no systemd.
+var inScope = func(pid int, name string) (bool, error) {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, fmt.Errorf("process %d: %w", pid, unix.ESRCH)
+	}
+	return strings.Contains(string(b), "/"+name), err
+}
+
+// unlessLate prefers why we stopped to what stopping looked like.
+func unlessLate(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
