@@ -161,7 +161,8 @@ func keep(old, next pod.Value) error {
 	next.SetResourceVersion(old.GetResourceVersion())
 	next.SetCreationTimestamp(old.GetCreationTimestamp())
 	next.SetGeneration(old.GetGeneration())
-	next.SetFinalizers(old.GetFinalizers())
+	next.SetDeletionTimestamp(nil) // old has none
+	next.SetDeletionGracePeriodSeconds(nil)
 	switch o := old.(type) {
 	case *corev1.Pod:
 		p := next.(*corev1.Pod)
@@ -171,6 +172,7 @@ func keep(old, next pod.Value) error {
 		}
 	case *corev1.PersistentVolumeClaim:
 		c := next.(*corev1.PersistentVolumeClaim)
+		c.Finalizers = o.Finalizers
 		c.Status = *o.Status.DeepCopy()
 		if c.Spec.VolumeName == "" {
 			c.Spec.VolumeName = o.Spec.VolumeName
@@ -198,11 +200,11 @@ func manifestOnly(v pod.Value) pod.Value {
 	v.SetDeletionTimestamp(nil)
 	v.SetDeletionGracePeriodSeconds(nil)
 	v.SetManagedFields(nil)
-	v.SetFinalizers(nil)
 	switch o := v.(type) {
 	case *corev1.Pod:
 		o.Status = corev1.PodStatus{}
 	case *corev1.PersistentVolumeClaim:
+		o.Finalizers = nil // the one that it may have, the store sets
 		o.Status = corev1.PersistentVolumeClaimStatus{}
 	case *corev1.Namespace:
 		o.Status = corev1.NamespaceStatus{}

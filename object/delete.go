@@ -14,9 +14,6 @@ import (
 	"get.podrun.dev/podrun/store"
 )
 
-// claimProtection keeps a claim while a pod uses it.
-const claimProtection = "kubernetes.io/pvc-protection"
-
 // Recover goes on with the deletions that an earlier node began. Pods must
 // have been taken up before.
 func (o *Objects) Recover() error {

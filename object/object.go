@@ -150,7 +150,7 @@ func settle(v pod.Value) {
 		if o.Spec.VolumeName == "" {
 			o.Spec.VolumeName = "pvc-" + string(o.UID)
 		}
-		o.Finalizers = []string{claimProtection}
+		o.Finalizers = []string{pod.ClaimProtection}
 		o.Status.Phase = corev1.ClaimBound
 		o.Status.AccessModes = o.Spec.AccessModes
 		o.Status.Capacity = corev1.ResourceList{corev1.ResourceStorage: o.Spec.Resources.Requests[corev1.ResourceStorage]}

@@ -207,6 +207,10 @@ func TestRefusals(t *testing.T) {
 	stale.ResourceVersion = "1"
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "s", Namespace: "default"}}
 	w.apply(secret, object.Created)
+	final := configMap("b", nil)
+	final.Finalizers = []string{"example.org/x"}
+	generated := configMap("b", nil)
+	generated.GenerateName = "b-"
 	typed := secret.DeepCopy()
 	typed.Type = "example.org/other"
 	for _, tt := range []struct {
@@ -224,6 +228,8 @@ func TestRefusals(t *testing.T) {
 		{"namespace itself", namespace("going"), object.Apply, "the namespace is being deleted; apply it again when it is gone"},
 		{"smaller claim", claim("default", "data", "1Mi"), object.Apply, "spec.resources.requests.storage: Forbidden: field can not be less than status.capacity"},
 		{"type of a secret", typed, object.Apply, "type: Invalid value: \"example.org/other\": field is immutable"},
+		{"finalizer", final, object.Apply, "metadata.finalizers[0]: Forbidden: nothing on this node removes finalizers"},
+		{"generated name", generated, object.Create, "metadata.generateName: Forbidden: an object without a name cannot be applied again"},
 		{"bad key", configMap("b", map[string]string{"a/b": ""}), object.Apply, "a valid config key must consist of"},
 	} {
 		_, _, err := w.write(tt.v, tt.change(tt.v))
@@ -258,6 +264,21 @@ func TestClaimIsBoundAndGrows(t *testing.T) {
 	c = w.apply(claim("default", "data", "2Gi"), object.Configured).(*corev1.PersistentVolumeClaim)
 	if size := c.Status.Capacity[corev1.ResourceStorage]; size.String() != "2Gi" {
 		t.Errorf("capacity %s, want 2Gi", size.String())
+	}
+}
+
+// What a claim's stored form says can be applied again, a deletion too.
+func TestStoredFormIsAManifest(t *testing.T) {
+	w := newWorld(t)
+	c := w.apply(claim("default", "data", "1Gi"), object.Created).(*corev1.PersistentVolumeClaim).DeepCopy()
+	at := metav1.Now()
+	c.DeletionTimestamp = &at
+	if _, _, err := w.write(c, object.Replace(c)); err != nil {
+		t.Fatal(err)
+	}
+	got := w.apply(c, object.Configured) // by the annotation
+	if got.GetDeletionTimestamp() != nil || !slices.Equal(got.GetFinalizers(), []string{"kubernetes.io/pvc-protection"}) {
+		t.Errorf("a write began a deletion, or lost the finalizer: %+v", got)
 	}
 }
 

@@ -22,6 +22,26 @@ func Complete(v Value) {
 	}
 }
 
+// ClaimProtection is the finalizer that keeps a claim while a pod uses it.
+const ClaimProtection = "kubernetes.io/pvc-protection"
+
+// checkMetadata refuses what of the metadata of an object beside pods nothing
+// here acts on.
+func checkMetadata(v Value) field.ErrorList {
+	var errs field.ErrorList
+	at := field.NewPath("metadata")
+	if v.GetGenerateName() != "" {
+		errs = append(errs, field.Forbidden(at.Child("generateName"), "an object without a name cannot be applied again; write metadata.name"))
+	}
+	_, claim := v.(*corev1.PersistentVolumeClaim)
+	for i, f := range v.GetFinalizers() {
+		if !claim || f != ClaimProtection {
+			errs = append(errs, field.Forbidden(at.Child("finalizers").Index(i), "nothing on this node removes finalizers, so that the object could not be deleted"))
+		}
+	}
+	return errs
+}
+
 // Check validates a completed object. Fields that podrun refuses are among
 // the complaints.
 func Check(v Value) field.ErrorList {
@@ -34,13 +54,13 @@ func Check(v Value) field.ErrorList {
 		}
 		return errs
 	case *corev1.ConfigMap:
-		return ValidateConfigMap(o)
+		return append(ValidateConfigMap(o), checkMetadata(o)...)
 	case *corev1.Secret:
-		return ValidateSecret(o)
+		return append(ValidateSecret(o), checkMetadata(o)...)
 	case *corev1.PersistentVolumeClaim:
-		return ValidatePersistentVolumeClaim(o)
+		return append(ValidatePersistentVolumeClaim(o), checkMetadata(o)...)
 	case *corev1.Namespace:
-		return ValidateNamespace(o)
+		return append(ValidateNamespace(o), checkMetadata(o)...)
 	}
 	return nil
 }
