@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"encoding/base64"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -164,4 +165,75 @@ func TestNamespaceIsTerminating(t *testing.T) {
 	}
 	e.ok("delete", "pod", "-n", "team", "slow", "--now")
 	e.ok("delete", "ns", "team", "--ignore-not-found")
+}
+
+// TestSecretsAreKept: a secret that a pod uses is in no log, event, description,
+// message or argument of a process; what holds it is the user's alone.
+func TestSecretsAreKept(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, "PODRUN_DEBUG=1")
+	const value = "correct-horse-battery"
+	encoded := base64.StdEncoding.EncodeToString([]byte(value))
+	e.apply("{apiVersion: v1, kind: Secret, metadata: {name: login}, stringData: {password: " + value + "}}")
+	manifest := strings.Replace(podYAML("a", "terminationGracePeriodSeconds: 0\nvolumes: [{name: v, secret: {secretName: login}}]", "c=sleep 3600"),
+		"image: busybox,", "image: busybox, env: [{name: P, valueFrom: {secretKeyRef: {name: login, key: password}}}], volumeMounts: [{name: v, mountPath: /v}],", 1)
+	e.start(manifest, "a")
+	same(t, e.ok("exec", "a", "--", "sh", "-c", "echo $P; cat /v/password"), value+"\n"+value)
+
+	e.write("bad.yml", "{apiVersion: v1, kind: Secret, metadata: {name: login}, type: kubernetes.io/tls, stringData: {password: "+value+"}}")
+	log, err := os.ReadFile(filepath.Join(e.state, "node.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	processes, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var arguments []byte
+	for _, path := range processes {
+		text, _ := os.ReadFile(path) // one that ended meanwhile has none
+		arguments = append(arguments, text...)
+	}
+	for what, text := range map[string]string{
+		"describe secret": e.ok("describe", "secret", "login"),
+		"describe pod":    e.ok("describe", "pod", "a"),
+		"get pod":         e.ok("get", "pod", "a", "-o", "yaml"),
+		"events":          e.ok("get", "events", "-o", "yaml"),
+		"a refusal":       e.fails(1, "apply", "-f", "bad.yml"),
+		"node.log":        string(log),
+		"arguments":       string(arguments),
+	} {
+		if strings.Contains(text, value) || strings.Contains(text, encoded) {
+			t.Errorf("%s tells the secret:\n%s", what, text)
+		}
+	}
+	info, err := os.Stat(filepath.Join(e.data, "store.db"))
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("store.db: %v, %v", info.Mode(), err)
+	}
+	e.ok("delete", "pod", "a")
+}
+
+// TestWatchObjects: get -w of a kind that is no pod, also across nodes.
+func TestWatchObjects(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	e.ok("create", "cm", "first")
+	w := e.begin(t, "get", "cm", "-w")
+	w.expect("first   0 ")
+	e.ok("create", "cm", "second", "--from-literal=a=b")
+	w.expect("second   1 ")
+	e.killNode()
+	e.ok("create", "cm", "third", "--from-literal=a=b", "--from-literal=b=c")
+	w.expect("third    2 ")
+	n := e.begin(t, "get", "ns", "-w", "-o", "name")
+	n.expect("namespace/default\n")
+	e.ok("create", "ns", "team")
+	n.expect("namespace/team\n")
+	w.kill()
+	n.kill()
+	r := e.run("get", "cm,secrets", "-w")
+	if r.code != 1 || r.err != "error: watch is only supported on individual resources and resource collections - 2 resources were found\n" {
+		t.Errorf("watching two kinds: %v", r)
+	}
 }
