@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
+	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
@@ -32,11 +33,7 @@ func ValidateConfigMap(c *corev1.ConfigMap) field.ErrorList {
 		size += len(c.Data[key])
 	}
 	for _, key := range slices.Sorted(maps.Keys(c.BinaryData)) {
-		at := field.NewPath("binaryData").Key(key)
-		errs = append(errs, invalidEach(at, key, validation.IsConfigMapKey(key))...)
-		if _, twice := c.Data[key]; twice {
-			errs = append(errs, field.Invalid(at, key, "duplicate of key present in data"))
-		}
+		errs = append(errs, invalidEach(field.NewPath("binaryData").Key(key), key, validation.IsConfigMapKey(key))...)
 		size += len(c.BinaryData[key])
 	}
 	if size > corev1.MaxSecretSize {
@@ -99,8 +96,8 @@ func ValidateSecret(s *corev1.Secret) field.ErrorList {
 		value, ok := s.Data[key]
 		if !ok {
 			errs = append(errs, field.Required(at.Key(key), ""))
-		} else if !json.Valid(value) {
-			errs = append(errs, field.Invalid(at.Key(key), "<secret contents redacted>", "not a JSON document"))
+		} else if err := json.Unmarshal(value, &map[string]any{}); err != nil {
+			errs = append(errs, field.Invalid(at.Key(key), "<secret contents redacted>", err.Error()))
 		}
 	}
 	switch s.Type {
@@ -164,7 +161,10 @@ func ValidatePersistentVolumeClaim(c *corev1.PersistentVolumeClaim) field.ErrorL
 			errs = append(errs, field.NotSupported(at.Child("accessModes"), mode, modes))
 		}
 	}
-	if slices.Contains(c.Spec.AccessModes, corev1.ReadWriteOncePod) && len(c.Spec.AccessModes) > 1 {
+	other := func(m corev1.PersistentVolumeAccessMode) bool {
+		return m != corev1.ReadWriteOncePod && slices.Contains(modes, m)
+	}
+	if slices.Contains(c.Spec.AccessModes, corev1.ReadWriteOncePod) && slices.ContainsFunc(c.Spec.AccessModes, other) {
 		errs = append(errs, field.Forbidden(at.Child("accessModes"), "may not use ReadWriteOncePod with other access modes"))
 	}
 	size, ok := c.Spec.Resources.Requests[corev1.ResourceStorage]
@@ -173,9 +173,14 @@ func ValidatePersistentVolumeClaim(c *corev1.PersistentVolumeClaim) field.ErrorL
 	} else if size.Sign() <= 0 {
 		errs = append(errs, field.Invalid(path, size.String(), "must be greater than zero"))
 	}
-	if name := deref(c.Spec.StorageClassName); name != "" {
-		errs = append(errs, invalidEach(at.Child("storageClassName"), name, apivalidation.NameIsDNSSubdomain(name, false))...)
+	for path, class := range map[string]*string{
+		"storageClassName": c.Spec.StorageClassName, "volumeAttributesClassName": c.Spec.VolumeAttributesClassName,
+	} {
+		if name := deref(class); name != "" {
+			errs = append(errs, invalidEach(at.Child(path), name, apivalidation.NameIsDNSSubdomain(name, false))...)
+		}
 	}
+	errs = append(errs, metav1validation.ValidateLabelSelector(c.Spec.Selector, metav1validation.LabelSelectorValidationOptions{}, at.Child("selector"))...)
 	const filesystem = corev1.PersistentVolumeFilesystem
 	switch mode := deref(c.Spec.VolumeMode); mode {
 	case filesystem:

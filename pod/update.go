@@ -2,11 +2,14 @@ package pod
 
 import (
 	"fmt"
+	"math"
 	"reflect"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
@@ -27,11 +30,22 @@ func ValidateUpdate(old, updated *corev1.Pod) field.ErrorList {
 	if len(old.Spec.InitContainers) != len(updated.Spec.InitContainers) {
 		return field.ErrorList{field.Forbidden(at.Child("initContainers"), "pod updates may not add or remove containers")}
 	}
-	if d, was := updated.Spec.ActiveDeadlineSeconds, old.Spec.ActiveDeadlineSeconds; was != nil {
-		if d == nil {
-			errs = append(errs, field.Invalid(at.Child("activeDeadlineSeconds"), d, "must not update from a positive integer to nil value"))
-		} else if *d > *was {
-			errs = append(errs, field.Invalid(at.Child("activeDeadlineSeconds"), *d, "must be less than or equal to previous value"))
+	deadline := at.Child("activeDeadlineSeconds")
+	switch d, was := updated.Spec.ActiveDeadlineSeconds, old.Spec.ActiveDeadlineSeconds; {
+	case d == nil && was != nil:
+		errs = append(errs, field.Invalid(deadline, d, "must not update from a positive integer to nil value"))
+	case d != nil && (*d < 0 || *d > math.MaxInt32):
+		return field.ErrorList{field.Invalid(deadline, *d, validation.InclusiveRangeError(0, math.MaxInt32))}
+	case d != nil && was != nil && *d > *was:
+		return field.ErrorList{field.Invalid(deadline, *d, "must be less than or equal to previous value")}
+	}
+	for _, t := range old.Spec.Tolerations {
+		if !slices.ContainsFunc(updated.Spec.Tolerations, func(u corev1.Toleration) bool {
+			t.TolerationSeconds = u.TolerationSeconds // how long it is tolerated may change
+			return equality.Semantic.DeepEqual(t, u)
+		}) {
+			errs = append(errs, field.Forbidden(at.Child("tolerations"), "existing toleration can not be modified except its tolerationSeconds"))
+			break
 		}
 	}
 	// What may change is made the same; what differs then may not.
@@ -50,9 +64,7 @@ func ValidateUpdate(old, updated *corev1.Pod) field.ErrorList {
 		}
 	}
 	same.ActiveDeadlineSeconds = old.Spec.ActiveDeadlineSeconds
-	if added(old.Spec.Tolerations, same.Tolerations) {
-		same.Tolerations = old.Spec.Tolerations
-	}
+	same.Tolerations = old.Spec.Tolerations
 	if t := old.Spec.TerminationGracePeriodSeconds; t != nil && *t < 0 && *same.TerminationGracePeriodSeconds == 1 {
 		same.TerminationGracePeriodSeconds = t
 	}
@@ -67,20 +79,6 @@ func samePolicyByDefault(old, updated *corev1.Container) bool {
 		return c.ImagePullPolicy == corev1.PullAlways == latest(c.Image) && c.ImagePullPolicy != corev1.PullNever
 	}
 	return byDefault(old) && byDefault(updated)
-}
-
-// added tells whether b is a with elements added.
-func added(a, b []corev1.Toleration) bool {
-	for _, t := range a {
-		found := false
-		for _, u := range b {
-			found = found || equality.Semantic.DeepEqual(t, u)
-		}
-		if !found {
-			return false
-		}
-	}
-	return true
 }
 
 // rawPath makes a field.Path of a path that is written already.
