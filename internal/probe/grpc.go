@@ -6,11 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"strconv"
-	"sync/atomic"
 	"time"
 )
 
@@ -23,15 +21,10 @@ import (
 func GRPC(ctx context.Context, dial Dial, address, service string, timeout time.Duration) Outcome {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	var connected atomic.Bool
-	transport := &http.Transport{Protocols: new(http.Protocols)}
+	connections := newConnections(ctx, dial)
+	defer connections.close()
+	transport := &http.Transport{Protocols: new(http.Protocols), DialContext: connections.connect}
 	transport.Protocols.SetUnencryptedHTTP2(true)
-	transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
-		conn, err := lingering(dial)(ctx, network, address)
-		connected.Store(err == nil)
-		return conn, err
-	}
-	defer transport.CloseIdleConnections()
 
 	status, err := check(ctx, transport, address, service, timeout)
 	late := ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded)
@@ -45,11 +38,11 @@ func GRPC(ctx context.Context, dial Dial, address, service string, timeout time.
 		return failure("error: this server does not implement the grpc health protocol (grpc.health.v1.Health): " + rpc.message)
 	case rpc != nil && rpc.code != codeDeadlineExceeded:
 		return failure("error: health rpc probe failed: " + rpc.Error())
-	case rpc != nil || late && connected.Load():
+	case rpc != nil || late && connections.connected():
 		return failure(fmt.Sprintf("timeout: health rpc did not complete within %v", timeout))
 	case late:
 		return failure(fmt.Sprintf("timeout: failed to connect service %q within %v: %v", address, timeout, context.DeadlineExceeded))
-	case !connected.Load():
+	case !connections.connected():
 		return failure(fmt.Sprintf("error: failed to connect service at %q: %v", address, err))
 	}
 	return failure("error: health rpc probe failed: " + err.Error())

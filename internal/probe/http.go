@@ -57,9 +57,9 @@ func Request(ctx context.Context, action *corev1.HTTPGetAction, host string, por
 // HTTP sends req. An answer of 200 to 399 is a success; one that redirects to
 // another host is not followed and is a success with a warning.
 func HTTP(dial Dial, req *http.Request, timeout time.Duration) Outcome {
-	transport := newTransport(dial)
-	defer transport.CloseIdleConnections()
-	client := &http.Client{Transport: transport, Timeout: timeout, CheckRedirect: sameHost}
+	connections := newConnections(req.Context(), dial)
+	defer connections.close()
+	client := &http.Client{Transport: newTransport(connections), Timeout: timeout, CheckRedirect: sameHost}
 	res, err := client.Do(req)
 	if err != nil {
 		return failure(err.Error())
@@ -82,9 +82,9 @@ func HTTP(dial Dial, req *http.Request, timeout time.Duration) Outcome {
 // request that is answered in HTTP is sent again as one, without credentials,
 // and fellBack tells so: hooks ignored the scheme before Kubernetes 1.23.
 func Hook(dial Dial, req *http.Request) (fellBack bool, err error) {
-	transport := newTransport(dial)
-	defer transport.CloseIdleConnections()
-	client := &http.Client{Transport: transport, CheckRedirect: sameHost}
+	connections := newConnections(req.Context(), dial)
+	defer connections.close()
+	client := &http.Client{Transport: newTransport(connections), CheckRedirect: sameHost}
 	send := func(req *http.Request) error {
 		res, err := client.Do(req)
 		if err != nil {
@@ -108,9 +108,9 @@ func Hook(dial Dial, req *http.Request) (fellBack bool, err error) {
 
 // newTransport returns a transport that uses a connection once, no proxy, and
 // asks no certificate to be anybody's in particular: it goes to an address.
-func newTransport(dial Dial) *http.Transport {
+func newTransport(c *connections) *http.Transport {
 	return &http.Transport{
-		DialContext:        lingering(dial),
+		DialContext:        c.connect,
 		TLSClientConfig:    &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // as the kubelet
 		ForceAttemptHTTP2:  true,
 		DisableKeepAlives:  true,

@@ -11,6 +11,7 @@ package probe
 import (
 	"context"
 	"net"
+	"sync"
 )
 
 // Dial connects to an IP address and port, or to a name and port if the
@@ -45,14 +46,60 @@ const version = "1.37"
 
 func failure(text string) Outcome { return Outcome{Failure, text} }
 
-// lingering makes closing conn discard what is under way after a second at the
-// most, so that frequent probes do not pile up connections in TIME_WAIT.
-func lingering(dial Dial) Dial {
-	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		conn, err := dial(ctx, network, address)
-		if tcp, ok := conn.(*net.TCPConn); ok {
-			_ = tcp.SetLinger(1)
-		}
-		return conn, err
+// connections are those of one attempt. They end with it, whatever package
+// http would keep them for: it goes on connecting for a request that has timed
+// out, and leaves a connection to the next one.
+type connections struct {
+	dial   Dial
+	ended  context.Context
+	cancel context.CancelFunc
+
+	mu   sync.Mutex
+	open []net.Conn
+}
+
+// newConnections returns the connections of an attempt under ctx. They must be
+// closed.
+func newConnections(ctx context.Context, dial Dial) *connections {
+	c := &connections{dial: dial}
+	c.ended, c.cancel = context.WithCancel(ctx)
+	return c
+}
+
+// connect is a DialContext; the context that it is given lasts longer than the
+// attempt.
+func (c *connections) connect(_ context.Context, network, address string) (net.Conn, error) {
+	conn, err := c.dial(c.ended, network, address)
+	if err != nil {
+		return nil, err
+	}
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		// Closing discards what is under way after a second at the most:
+		// frequent probes leave no heap of connections in TIME_WAIT.
+		_ = tcp.SetLinger(1)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.ended.Err(); err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	c.open = append(c.open, conn)
+	return conn, nil
+}
+
+// connected tells whether there was one.
+func (c *connections) connected() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.open) > 0
+}
+
+func (c *connections) close() {
+	c.cancel()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, conn := range c.open {
+		_ = conn.Close()
 	}
 }

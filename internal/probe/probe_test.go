@@ -242,12 +242,74 @@ func TestNoAnswer(t *testing.T) {
 	if want := "timeout: health rpc did not complete within 100ms"; got.Output != want {
 		t.Errorf("got %+v, want %q", got, want)
 	}
+	gaveUp := make(chan struct{}, 10)
 	never := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		<-ctx.Done()
+		gaveUp <- struct{}{}
 		return nil, ctx.Err()
 	}
 	got = probe.GRPC(t.Context(), never, "10.0.0.1:50051", "", timeout)
 	if want := `timeout: failed to connect service "10.0.0.1:50051" within 100ms: context deadline exceeded`; got.Output != want {
 		t.Errorf("got %+v, want %q", got, want)
 	}
+	<-gaveUp
+	req, err := probe.Request(t.Context(), &corev1.HTTPGetAction{Path: "/"}, "10.0.0.1", 80, "probe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got = probe.HTTP(never, req, timeout)
+	if want := `Get "http://10.0.0.1:80/": context deadline exceeded (Client.Timeout exceeded while awaiting headers)`; got.Output != want {
+		t.Errorf("got %+v, want %q", got, want)
+	}
+	<-gaveUp
+}
+
+// TestNothingIsLeft: a connection whose server does not answer is closed when
+// the attempt returns, by HTTP/1 and by both of HTTP/2.
+func TestNothingIsLeft(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		probe func(dial probe.Dial, address string) probe.Outcome
+	}{
+		{"http", func(dial probe.Dial, address string) probe.Outcome { return get(t, dial, "HTTP", address) }},
+		{"https", func(dial probe.Dial, address string) probe.Outcome { return get(t, dial, "HTTPS", address) }},
+		{"grpc", func(dial probe.Dial, address string) probe.Outcome {
+			return probe.GRPC(t.Context(), dial, address, "", 100*time.Millisecond)
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			server := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+			server.EnableHTTP2 = true
+			if c.name == "https" {
+				server.StartTLS()
+			} else {
+				server.Config.Protocols = new(http.Protocols)
+				server.Config.Protocols.SetHTTP1(true)
+				server.Config.Protocols.SetUnencryptedHTTP2(true)
+				server.Start()
+			}
+			defer server.Close()
+			var conn net.Conn
+			outcome := c.probe(func(ctx context.Context, network, address string) (_ net.Conn, err error) {
+				conn, err = dial(ctx, network, address)
+				return conn, err
+			}, server.Listener.Addr().String())
+			if outcome.Result != probe.Failure || conn == nil {
+				t.Fatalf("got %+v, want a failure after connecting", outcome)
+			}
+			if err := conn.SetDeadline(time.Time{}); !errors.Is(err, net.ErrClosed) {
+				t.Errorf("the connection is open after %+v: %v", outcome, err)
+			}
+		})
+	}
+}
+
+func get(t *testing.T, dial probe.Dial, scheme corev1.URIScheme, address string) probe.Outcome {
+	t.Helper()
+	host, port := hostPort(t, address)
+	req, err := probe.Request(t.Context(), &corev1.HTTPGetAction{Path: "/", Scheme: scheme}, host, port, "probe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return probe.HTTP(dial, req, 100*time.Millisecond)
 }

@@ -9,10 +9,10 @@ import (
 func TCP(ctx context.Context, dial Dial, address string, timeout time.Duration) Outcome {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	conn, err := lingering(dial)(ctx, "tcp", address)
-	if err != nil {
+	connections := newConnections(ctx, dial)
+	defer connections.close()
+	if _, err := connections.connect(ctx, "tcp", address); err != nil {
 		return failure(err.Error())
 	}
-	_ = conn.Close()
 	return Outcome{Result: Success}
 }
