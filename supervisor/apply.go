@@ -69,7 +69,7 @@ func (s *Supervisor) Write(namespace, name string, change object.Change, dryRun 
 				return err
 			}
 		}
-		return tx.Put(podKey(namespace, name), encodePod(result))
+		return tx.Put(podKey(namespace, name), encodeObject(result))
 	})
 	switch {
 	case errors.Is(err, errUnchanged):
@@ -137,7 +137,7 @@ func (s *Supervisor) Delete(namespace, name string, o metav1.DeleteOptions) (*co
 		}
 		at := metav1.NewTime(deadline)
 		result.DeletionTimestamp, result.DeletionGracePeriodSeconds = &at, &seconds
-		return tx.Put(podKey(namespace, name), encodePod(result))
+		return tx.Put(podKey(namespace, name), encodeObject(result))
 	})
 	if err != nil && !errors.Is(err, errUnchanged) {
 		return nil, err

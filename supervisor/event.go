@@ -10,6 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/uuid"
 
 	"get.podrun.dev/podrun/store"
 )
@@ -60,7 +61,7 @@ func putEvents(tx *store.Tx, p *corev1.Pod, node string, known []*corev1.Event, 
 		}
 		e.Count++
 		e.LastTimestamp = metav1.NewTime(n.at)
-		if err := tx.Put(eventKey(e), encode(e)); err != nil {
+		if err := tx.Put(eventKey(e), encodeObject(e)); err != nil {
 			return known, err
 		}
 	}
@@ -135,6 +136,7 @@ func newEvent(p *corev1.Pod, node string, n note, seq int) *corev1.Event {
 			// The name's second part only has to differ between the events of one pod.
 			Name:              fmt.Sprintf("%s.%x%02x", p.Name, n.at.UnixNano(), seq),
 			Namespace:         p.Namespace,
+			UID:               uuid.NewUUID(),
 			CreationTimestamp: metav1.NewTime(n.at),
 		},
 		InvolvedObject: corev1.ObjectReference{

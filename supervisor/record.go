@@ -10,6 +10,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"get.podrun.dev/podrun/store"
@@ -142,12 +143,12 @@ func DecodePod(o store.Object) (*corev1.Pod, error) {
 	return p, nil
 }
 
-// encodePod gives the store p with the revision of the commit as its
+// encodeObject gives the store v with the revision of the commit as its
 // resourceVersion, as the Kubernetes API has it.
-func encodePod(p *corev1.Pod) func(uint64) ([]byte, error) {
+func encodeObject(v metav1.Object) func(uint64) ([]byte, error) {
 	return func(revision uint64) ([]byte, error) {
-		p.ResourceVersion = strconv.FormatUint(revision, 10)
-		return json.Marshal(p)
+		v.SetResourceVersion(strconv.FormatUint(revision, 10))
+		return json.Marshal(v)
 	}
 }
 

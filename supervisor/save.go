@@ -81,7 +81,7 @@ func (w *worker) trySave(change func(*corev1.Pod, *run)) error {
 		if err := w.s.sweepEvents(tx, time.Now()); err != nil {
 			return err
 		}
-		return tx.Put(podKey(w.namespace, w.name), encodePod(p))
+		return tx.Put(podKey(w.namespace, w.name), encodeObject(p))
 	})
 	if err != nil {
 		w.putNotes(notes)

@@ -36,6 +36,8 @@ var table = []struct {
 	{groupKubectl, attachCommand},
 	{groupKubectl, cpCommand},
 	{groupKubectl, portForwardCommand},
+	{groupKubectl, waitCommand},
+	{groupKubectl, eventsCommand},
 	{groupKubectl, runCommand},
 	{groupKubectl, deleteCommand},
 	{groupDocker, psCommand},

@@ -77,12 +77,7 @@ func (o *deleteOptions) check(args []string) error {
 	case o.output != "" && o.output != "name":
 		return &usageError{message: fmt.Sprintf("unexpected -o output mode: %v. We only support '-o name'", o.output), noHelp: true}
 	case len(args) == 0 && len(o.files.sources) == 0:
-		return &usageError{message: `You must provide one or more resources by argument or filename.
-Example resource specifications include:
-   '-f rsrc.yaml'
-   '--filename=rsrc.json'
-   '<resource> <name>'
-   '<resource>'`, noHelp: true}
+		return &usageError{message: noResources, noHelp: true}
 	case len(args) > 0 && len(o.files.sources) > 0:
 		return &usageError{message: "when paths, URLs, or stdin is provided as input, you may not specify resource arguments as well", noHelp: true}
 	case o.now && o.grace >= 0:

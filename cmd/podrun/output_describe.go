@@ -175,12 +175,17 @@ func (d *description) events(events []corev1.Event, now time.Time) {
 	d.row(1, "Type", "Reason", "Age", "From", "Message")
 	d.row(1, "----", "------", "----", "----", "-------")
 	for _, e := range events {
-		seen := age(e.LastTimestamp.Time, now)
-		if e.Count > 1 {
-			seen = fmt.Sprintf("%s (x%d over %s)", seen, e.Count, age(e.FirstTimestamp.Time, now))
-		}
-		d.row(1, e.Type, e.Reason, seen, e.Source.Component, strings.TrimSpace(e.Message))
+		d.row(1, e.Type, e.Reason, lastSeen(&e, now), e.Source.Component, strings.TrimSpace(e.Message))
 	}
+}
+
+// lastSeen says when an event happened, and how often.
+func lastSeen(e *corev1.Event, now time.Time) string {
+	seen := age(e.LastTimestamp.Time, now)
+	if e.Count > 1 {
+		seen = fmt.Sprintf("%s (x%d over %s)", seen, e.Count, age(e.FirstTimestamp.Time, now))
+	}
+	return seen
 }
 
 func boolean(b bool) string {

@@ -52,6 +52,14 @@ func title(v pod.Value) string {
 	return strings.ToLower(pod.KindOf(v).Name) + "/" + v.GetName()
 }
 
+// noResources is what kubectl says to a verb without objects.
+const noResources = `You must provide one or more resources by argument or filename.
+Example resource specifications include:
+   '-f rsrc.yaml'
+   '--filename=rsrc.json'
+   '<resource> <name>'
+   '<resource>'`
+
 // target is the objects of a kind that a user named; no names mean all.
 type target struct {
 	kind  *kind
