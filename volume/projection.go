@@ -23,15 +23,19 @@ func isProjection(v *corev1.Volume) bool {
 
 // project writes the files of such a volume, or what has changed of them, and
 // returns the directory, which shows what it did after an error. What holds a
-// secret is kept in memory.
-func (m *Manager) project(p *corev1.Pod, v *corev1.Volume, from Sources) (string, error) {
+// secret is kept in memory. keep makes it no error that an object is missing
+// which is shown already: a restart of the pod does not need it.
+func (m *Manager) project(p *corev1.Pod, v *corev1.Volume, from Sources, keep bool) (string, error) {
 	path := filepath.Join(m.disk, string(p.UID), v.Name)
 	if holdsSecret(v) {
 		path = filepath.Join(m.memory, string(p.UID), v.Name)
 	}
 	content, err := collect(v, from)
+	if err != nil && keep && isShown(path) {
+		return path, nil
+	}
 	if err != nil {
-		return path, err
+		return "", err
 	}
 	m.writing.Lock()
 	defer m.writing.Unlock()
@@ -41,16 +45,22 @@ func (m *Manager) project(p *corev1.Pod, v *corev1.Volume, from Sources) (string
 		_, err = makeDir(path)
 	}
 	if err != nil {
-		return path, err
+		return "", err
 	}
 	own := ownershipOf(p)
 	own.readOnly, own.onRootMismatch = true, false
 	return path, writeProjection(path, content, own)
 }
 
-// isShown tells whether a projection has been written to path.
+// isShown tells whether a projection has been written to path, to the last
+// link.
 func isShown(path string) bool {
-	_, err := os.Stat(filepath.Join(path, dataLink))
+	entries, err := os.ReadDir(filepath.Join(path, dataLink))
+	for _, e := range entries {
+		if _, err := os.Lstat(filepath.Join(path, e.Name())); err != nil {
+			return false
+		}
+	}
 	return err == nil
 }
 

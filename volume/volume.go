@@ -109,10 +109,7 @@ func (m *Manager) prepare(p *corev1.Pod, v *corev1.Volume, from Sources) (Volume
 		path, err := hostPath(v.HostPath)
 		return Volume{Path: path}, err
 	case isProjection(v):
-		path, err := m.project(p, v, from)
-		if err != nil && isShown(path) {
-			err = nil // a restart needs no object that an earlier start showed
-		}
+		path, err := m.project(p, v, from, true)
 		return Volume{Path: path, ReadOnly: true}, err
 	case v.PersistentVolumeClaim != nil:
 		path, err := m.claim(p.Namespace, v.PersistentVolumeClaim, from, ownershipOf(p))
@@ -135,7 +132,7 @@ func (m *Manager) Refresh(p *corev1.Pod, from Sources) error {
 		if !isProjection(v) {
 			continue
 		}
-		if _, err := m.project(p, v, from); err != nil {
+		if _, err := m.project(p, v, from, false); err != nil {
 			errs = append(errs, &Error{v.Name, err})
 		}
 	}
