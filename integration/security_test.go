@@ -271,6 +271,23 @@ func TestPrivileged(t *testing.T) {
 	}
 }
 
+// TestDevices: a container has the usual devices and can make no others, in
+// whatever is mounted, though real root may call mknod(2).
+func TestDevices(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	e.start(podYAML("a", "volumes: [{name: v, emptyDir: {}}, {name: m, emptyDir: {medium: Memory}}]")+
+		"  - {name: c, image: busybox, command: [sleep, '3600'], volumeMounts: [{name: v, mountPath: /v}, {name: m, mountPath: /m}]}\n", "a")
+	if r := e.in("a", "cd /dev && for d in null zero full random urandom tty; do test -c $d || echo no $d; done; echo x >null && test $(head -c 1 zero | wc -c) = 1 && test $(head -c 1 urandom | wc -c) = 1"); r.code != 0 || r.out != "" {
+		t.Errorf("the usual devices: %v", r)
+	}
+	for _, dir := range []string{"/dev", "/dev/shm", "/v", "/m", "/tmp"} {
+		if r := e.in("a", "mknod "+dir+"/made c 1 5; head -c 1 "+dir+"/made | wc -c"); strings.TrimSpace(r.out) != "0" {
+			t.Errorf("a device made in %s works: %v", dir, r)
+		}
+	}
+}
+
 // TestSysctls: those of the pod's own namespaces are set; others fail the pod
 // as the kubelet does.
 func TestSysctls(t *testing.T) {

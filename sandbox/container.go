@@ -243,6 +243,9 @@ func (c *Container) libConfig() (*configs.Config, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !s.r.rootless && !cfg.Privileged {
+		mounts, nodes = withoutDevices(mounts, nodes), nil
+	}
 	masked, readonly := cfg.hidden()
 	umask := uint32(0o022)
 	config := &configs.Config{

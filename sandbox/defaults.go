@@ -147,3 +147,37 @@ func hostDevices(without map[string]bool) ([]*deviceconfig.Device, error) {
 	}
 	return all, nil
 }
+
+// withoutDevices is for real root, whose mknod the kernel does not refuse: it
+// takes from all that is mounted the power to hold devices, as a devices cgroup
+// would, and binds those that a container may have from the host. libcontainer
+// would make them in a /dev that can hold any.
+func withoutDevices(mounts []*configs.Mount, nodes []*deviceconfig.Device) []*configs.Mount {
+	var all []*configs.Mount
+	for _, m := range mounts {
+		switch {
+		case m.Destination == "/dev/pts": // holds terminals only, whoever asks
+		case m.Flags&unix.MS_BIND == 0:
+			m.Flags |= unix.MS_NODEV
+		case isDirectory(m.Source):
+			attr := unix.MountAttr{}
+			if m.RecAttr != nil {
+				attr = *m.RecAttr
+			}
+			attr.Attr_set |= unix.MOUNT_ATTR_NODEV
+			m.RecAttr = &attr
+		}
+		all = append(all, m)
+		if m.Destination == "/dev" && m.Device == "tmpfs" {
+			for _, d := range nodes {
+				all = append(all, &configs.Mount{Source: d.Path, Destination: d.Path, Device: "bind", Flags: unix.MS_BIND | unix.MS_NOSUID | unix.MS_NOEXEC})
+			}
+		}
+	}
+	return all
+}
+
+func isDirectory(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
