@@ -16,11 +16,17 @@
 //	                +--> Finishing --> Finished
 //	any of them --> Deleting --> Gone
 //
+// The files follow that life: start.go and init.go bring a pod up, verdict.go
+// judges the end of a container, group.go makes all of them again and alone.go
+// one, stop.go and finish.go end them, recover.go goes on after a crash.
+// status.go and condition.go say what people see of it.
+//
 // Invariants:
 //
 //   - The store is the truth. A restart is decided in one commit, with the new
 //     incarnation of each container it makes, before a container is killed for
-//     it; it is counted in a second one before a container is made for it.
+//     it; it is counted in a second one before a container is made for it. That
+//     holds for the restart of a group and for that of one container.
 //     After kill -9 of the node at any point, the next worker finds either the
 //     old incarnations (nothing was decided: it judges their exits) or the new
 //     ones (it clears the old, counts if that was not done, and makes the
