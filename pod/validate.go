@@ -84,8 +84,13 @@ func (v *validator) scheduling(at *field.Path) {
 			oneOf(v, at.Child("preemptionPolicy"), *p, corev1.PreemptLowerPriority, corev1.PreemptNever)
 		}
 	}
-	if g := s.SchedulingGroup; g != nil && g.PodGroupName != nil {
-		v.invalid(at.Child("schedulingGroup", "podGroupName"), *g.PodGroupName, apivalidation.NameIsDNSSubdomain(*g.PodGroupName, false)...)
+	if g := s.SchedulingGroup; g != nil {
+		at := at.Child("schedulingGroup", "podGroupName")
+		if g.PodGroupName == nil {
+			v.invalid(at, "", "must specify one of: `podGroupName`")
+		} else {
+			v.invalid(at, *g.PodGroupName, apivalidation.NameIsDNSSubdomain(*g.PodGroupName, false)...)
+		}
 	}
 }
 
