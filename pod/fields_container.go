@@ -4,8 +4,8 @@ const (
 	noDevices   = "there is no driver for dynamic resource allocation on this node"
 	noHugePages = "podrun does not give out huge pages"
 	noHostPorts = `host ports are not published by this version; use "podrun port-forward"`
-	noAppArmor  = "podrun loads no AppArmor profile into the kernel"
-	noSELinux   = "podrun does not label processes for SELinux"
+	noAppArmor  = "podrun loads no AppArmor profile; a Localhost one is applied, or refused where the host has no AppArmor"
+	noSELinux   = "the host has no SELinux; where it has, the field is refused"
 )
 
 // everyContainer is where containers are; both lists have the same fields.
@@ -67,10 +67,10 @@ var hookFields = section{"Lifecycle", everyContainer + "lifecycle.", []rule{
 var securityFields = section{"Security of containers", everyContainer + "securityContext.", []rule{
 	{Supported, "{runAsUser,runAsGroup,runAsNonRoot}", ""},
 	{Supported, "capabilities.{add,drop}", ""},
-	{Supported, "privileged", "what the user that podrun runs as can give"},
+	{Supported, "privileged", "what the user that podrun runs as can give: docs/security.md"},
 	{Supported, "{allowPrivilegeEscalation,readOnlyRootFilesystem,procMount}", ""},
 	{Supported, "seccompProfile.type", "`RuntimeDefault` where nothing is said"},
-	{Supported, "seccompProfile.localhostProfile", ""},
+	{Supported, "seccompProfile.localhostProfile", "below `seccomp` in the data directory"},
 	{NoEffect, "appArmorProfile.*", noAppArmor},
 	{NoEffect, "seLinuxOptions.*", noSELinux},
 	{Refused, "windowsOptions.*", notWindows},
