@@ -197,8 +197,8 @@ func seeSharedProcesses(e *env) {
 	var pid string
 	e.eventually("processes of nginx", func() string {
 		ps := sh("ps -o pid,args")
-		m := regexp.MustCompile(`(\d+) nginx: master process nginx -g daemon off;\n +(\d+) nginx: worker process`).FindStringSubmatch(ps)
-		if m == nil || !regexp.MustCompile(`\n +1 podrun-pause `).MatchString(ps) {
+		m := regexp.MustCompile(`(\d+) nginx: master process nginx -g daemon off;\n`).FindStringSubmatch(ps)
+		if m == nil || !strings.Contains(ps, " nginx: worker process\n") || !regexp.MustCompile(`\n +1 podrun-pause `).MatchString(ps) {
 			return ps
 		}
 		pid = m[1]
