@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,9 +35,9 @@ type Resources struct {
 //
 // BASE is the cgroup we were started in when that is ours (a systemd unit with
 // Delegate=yes, such as the scope that the launch asks for), or for real root
-// without systemd /sys/fs/cgroup/podrun. With cgroup v1 and
-// real root: a cgroup podrun-ID below our own in every hierarchy. In all other
-// cases containers share our cgroup and have no limits.
+// without systemd /sys/fs/cgroup/podrun. With cgroup v1 and real root: the same
+// names in a cgroup podrun below our own in every hierarchy. In all other cases
+// containers share our cgroup and have no limits.
 type cgroupTree struct {
 	rootless bool
 	base     string // v2: BASE; "" when not ours
@@ -63,7 +64,7 @@ func (t *cgroupTree) open() error {
 		if t.rootless {
 			return errors.New("cgroup v1 is not for users")
 		}
-		return probeV1()
+		return openV1()
 	}
 	own, err := cgroups.ParseCgroupFile("/proc/self/cgroup")
 	if err != nil {
@@ -97,17 +98,30 @@ func isScope(path string) bool {
 	return strings.HasPrefix(name, "podrun-") && strings.HasSuffix(name, ".scope")
 }
 
-// probeV1 makes a cgroup below our own and removes it again.
-func probeV1() error {
-	own, err := cgroups.GetOwnCgroupPath("memory")
-	if err != nil {
-		return fmt.Errorf("memory cgroup: %w", err)
+// v1Parent holds the containers' cgroups with version 1.
+const v1Parent = "podrun"
+
+// openV1 makes the cgroup that holds the containers', in two hierarchies that
+// show whether we may. Its share of processor time is that of all processors, as
+// the kubelet gives its pods: the shares of containers are small, and are to
+// count among each other, not beside every process of the machine.
+func openV1() error {
+	for _, controller := range []string{"memory", "cpu"} {
+		own, err := cgroups.GetOwnCgroupPath(controller)
+		if err != nil {
+			return fmt.Errorf("%s cgroup: %w", controller, err)
+		}
+		dir := filepath.Join(own, v1Parent)
+		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		if controller == "cpu" {
+			if err := os.WriteFile(filepath.Join(dir, "cpu.shares"), []byte(strconv.Itoa(1024*runtime.NumCPU())), 0); err != nil {
+				return err
+			}
+		}
 	}
-	dir, err := os.MkdirTemp(own, "podrun-probe-")
-	if err != nil {
-		return err
-	}
-	return os.Remove(dir)
+	return nil
 }
 
 // enable gives the children of a cgroup the controllers that we set.
@@ -183,6 +197,9 @@ func (t *cgroupTree) config(parent, name string, r Resources) *cgroups.Cgroup {
 		config.Path = filepath.Join(strings.TrimPrefix(t.base, fs2.UnifiedMountpoint), parent, name)
 	} else {
 		config.Parent, config.Name = parent, name
+		if t.limits {
+			config.Parent = filepath.Join(v1Parent, parent)
+		}
 	}
 	if t.limits {
 		r.set(config.Resources, cgroups.IsCgroup2UnifiedMode())

@@ -39,8 +39,8 @@ func TestPlaces(t *testing.T) {
 		path, parent string
 	}{
 		{"not ours", cgroupTree{rootless: true}, pod, "", ""},
-		{"v1", cgroupTree{limits: true}, Resources{}, "", ""},
-		{"v1, with resources of the pod", cgroupTree{limits: true}, pod, "", "podrun-uid"},
+		{"v1", cgroupTree{limits: true}, Resources{}, "", "podrun"},
+		{"v1, with resources of the pod", cgroupTree{limits: true}, pod, "", "podrun/podrun-uid"},
 		{"v2", cgroupTree{limits: true, base: "/sys/fs/cgroup/user.slice/podrun.scope"}, Resources{}, "/user.slice/podrun.scope/podrun-id", ""},
 		{"v2, with resources of the pod", cgroupTree{limits: true, base: "/sys/fs/cgroup/podrun"}, pod, "/podrun/podrun-uid/podrun-id", ""},
 	} {
