@@ -42,7 +42,7 @@ var podFields = section{"Pod", "spec.", []rule{
 	{Refused, "runtimeClassName", "podrun has one runtime; leave the field out"},
 	{Refused, "ephemeralContainers.*", "ephemeral containers are added to a running pod, not applied with it"},
 	{NoEffect, "{serviceAccountName,serviceAccount,automountServiceAccountToken}", noServer},
-	{NoEffect, "enableServiceLinks", "there are no services"},
+	{Supported, "enableServiceLinks", "there are no services to name"},
 	{Refused, "evictionResponders.*", alpha},
 }}
 

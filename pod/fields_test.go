@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -175,4 +176,43 @@ func fieldsPage() string {
 		}
 	}
 	return b.String()
+}
+
+// Each rule that refuses or passes over a field has its words in a golden
+// file.
+func TestEveryRuleIsShown(t *testing.T) {
+	var golden strings.Builder
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		golden.Write(data)
+	}
+	shown := map[string]bool{} // FIELD: NOTE, without indexes
+	for line := range strings.Lines(golden.String()) {
+		line = regexp.MustCompile(`\[[^\]]*\]`).ReplaceAllString(strings.TrimSpace(line), "")
+		_, line, _ = strings.Cut(line, ": ")
+		shown[strings.Replace(line, ": Forbidden", "", 1)] = true
+	}
+	for _, s := range sections {
+		for _, r := range s.rules {
+			if r.support != Refused && r.support != NoEffect {
+				continue
+			}
+			if !slices.ContainsFunc(expand(s.at+r.paths), func(path string) bool {
+				path = strings.TrimSuffix(path, ".*")
+				if i := strings.LastIndex(path, "limits."); i > 0 {
+					path = path[:i] + "limits"
+				}
+				return shown[path+": "+r.note]
+			}) {
+				t.Errorf("%s: no golden file has what is said of %s: %s", s.title, r.paths, r.note)
+			}
+		}
+	}
 }

@@ -117,6 +117,8 @@ func (w *walker) judge(r *rule, path, plain string) {
 		if w.pod.UID != "" {
 			return // podrun's own
 		}
+	case "spec.serviceAccount":
+		return // the old name of serviceAccountName, which Default makes the same
 	case "spec.os.name":
 		if spec.OS.Name != corev1.Linux {
 			support, note = Refused, notWindows
