@@ -120,11 +120,7 @@ func TestDeletionsSurviveTheNode(t *testing.T) {
 				e.apply(besidePods)
 				e.run("delete", "ns", "team", "--wait=false")
 				e.eventually("the namespace goes", func() string {
-					out := e.run("get", "ns", "-o", "name").out
-					if out == "namespace/default\n" {
-						return ""
-					}
-					return out
+					return strings.TrimPrefix(e.ok("get", "ns", "-o", "name"), "namespace/default\n")
 				})
 				same(t, e.ok("get", "pods,pvc,cm,secrets", "-A", "-o", "name"), "")
 				if _, err := os.Stat(fired); err != nil {

@@ -227,7 +227,7 @@ func TestClaimInUse(t *testing.T) {
 	e.apply(strings.Replace(manifest, "name: a\n", "name: late\n", 1))
 	e.killNode()
 	e.ok("delete", "pod", "a")
-	e.eventually("the claim goes", func() string { return e.run("get", "pvc", "-o", "name").out })
+	e.eventually("the claim goes", func() string { return e.ok("get", "pvc", "-o", "name") })
 	if left, _ := filepath.Glob(filepath.Join(e.data, "claims", "*")); len(left) > 0 {
 		t.Errorf("left of the claim: %v", left)
 	}
