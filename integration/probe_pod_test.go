@@ -38,6 +38,7 @@ command: [sleep, infinity]
 	}
 	// A node that comes in the middle goes on asking.
 	e.kill9(e.nodePID())
+	e.pod("probed") // asked until the next node answers
 	e.ok("exec", "probed", "-c", "side", "--", "touch", "/started")
 	p = e.when("probed", "ready", func(p *corev1.Pod) bool { return condition(p, corev1.PodReady) == corev1.ConditionTrue })
 	mustContain(t, row(e.ok("get", "pods"), "probed"), "probed 2/2 Running 0")
@@ -56,7 +57,7 @@ name: app
 image: app
 command: [app, http, -port, "28080", -address, 127.0.0.1]
 readinessProbe: {httpGet: {port: 28080, host: 127.0.0.1}, periodSeconds: 1}
-livenessProbe: {tcpSocket: {port: 28080, host: localhost}, periodSeconds: 1}
+livenessProbe: {tcpSocket: {port: 28080, host: localhost}, periodSeconds: 1, failureThreshold: 60}
 `), "probed")
 	time.Sleep(2 * time.Second)
 	e.restarted("probed", 0)

@@ -73,37 +73,40 @@ ports: [{name: web, containerPort: 8080}]
 readinessProbe:
   httpGet: {port: web, path: "/status/399?a=b"}
   periodSeconds: 1
+  timeoutSeconds: 30
 livenessProbe:
   httpGet: {port: 8080, path: /anything, httpHeaders: [{name: Host, value: www.example.org}, {name: User-Agent, value: mine}]}
   periodSeconds: 1
+  timeoutSeconds: 30
+  failureThreshold: 60
 `, `
 name: https
 image: app
 command: [app, http, -tls, -port, "8443"]
-readinessProbe: {httpGet: {port: 8443, scheme: HTTPS}, periodSeconds: 1}
+readinessProbe: {httpGet: {port: 8443, scheme: HTTPS}, periodSeconds: 1, timeoutSeconds: 30}
 `, `
 name: redirect
 image: app
 command: [app, http, -port, "8081"]
-readinessProbe: {httpGet: {port: 8081, path: "/redirect/http://elsewhere.invalid/"}, periodSeconds: 1}
+readinessProbe: {httpGet: {port: 8081, path: "/redirect/http://elsewhere.invalid/"}, periodSeconds: 1, timeoutSeconds: 30}
 `, `
 name: tcp
 image: app
 command: [app, tcp, -port, "8082"]
-readinessProbe: {tcpSocket: {port: 8082}, periodSeconds: 1}
+readinessProbe: {tcpSocket: {port: 8082}, periodSeconds: 1, timeoutSeconds: 30}
 `, `
 name: grpc
 image: app
 command: [app, grpc-health, -port, "8083", -service, one]
-readinessProbe: {grpc: {port: 8083}, periodSeconds: 1}
-startupProbe: {grpc: {port: 8083, service: one}, periodSeconds: 1, failureThreshold: 60}
+readinessProbe: {grpc: {port: 8083}, periodSeconds: 1, timeoutSeconds: 30}
+startupProbe: {grpc: {port: 8083, service: one}, periodSeconds: 1, timeoutSeconds: 30, failureThreshold: 60}
 `, `
 name: exec
 image: busybox
 command: [sleep, infinity]
 env: [{name: WORD, value: of the manifest}]
 securityContext: {runAsUser: 1000}
-readinessProbe: {exec: {command: [sh, -c, 'test "$WORD $(id -u)" = "of the manifest 1000"']}, periodSeconds: 1}
+readinessProbe: {exec: {command: [sh, -c, 'test "$WORD $(id -u)" = "of the manifest 1000"']}, periodSeconds: 1, timeoutSeconds: 30}
 `), "probed")
 	mustContain(t, e.ok("logs", "probed", "-c", "http"), "GET /status/399?a=b from podrun-probe/1.37\n")
 	e.eventually("the liveness probe", func() string {
@@ -278,7 +281,8 @@ func oneRestartByProbe(t *testing.T, fail func(e *env, p *corev1.Pod), want ...s
 name: one
 image: app
 command: [app, http, -port, "8080"]
-livenessProbe: {httpGet: {port: 8080, path: /healthz}, periodSeconds: 1, failureThreshold: 2}
+startupProbe: {tcpSocket: {port: 8080}, periodSeconds: 1, failureThreshold: 60}
+livenessProbe: {httpGet: {port: 8080, path: /healthz}, periodSeconds: 1, timeoutSeconds: 5, failureThreshold: 3}
 `, `
 name: two
 image: busybox
@@ -355,7 +359,7 @@ name: app
 image: app
 command: [app, http, -port, "8080"]
 startupProbe: {httpGet: {port: 8080, path: /status/200}, periodSeconds: 1, failureThreshold: 60}
-livenessProbe: {httpGet: {port: 8080, path: /live}, periodSeconds: 1}
+livenessProbe: {httpGet: {port: 8080, path: /live}, periodSeconds: 1, timeoutSeconds: 10}
 readinessProbe: {httpGet: {port: 8080, path: /healthz}, periodSeconds: 1, failureThreshold: 1}
 `), "probed")
 	count := func(what string) int { return strings.Count(e.ok("logs", "probed"), what) }
