@@ -38,6 +38,7 @@ var table = []struct {
 	{groupKubectl, portForwardCommand},
 	{groupKubectl, waitCommand},
 	{groupKubectl, eventsCommand},
+	{groupKubectl, explainCommand},
 	{groupKubectl, runCommand},
 	{groupKubectl, deleteCommand},
 	{groupDocker, psCommand},
