@@ -301,19 +301,27 @@ func TestSysctls(t *testing.T) {
 		return "securityContext: {sysctls: [" + strings.Join(list, ", ") + "]}"
 	}
 	e.apply(securePod("a", sysctls("net.core.somaxconn", "1024", "kernel.shm_rmid_forced", "1", "kernel/msgmax", "65536", "fs.mqueue.msg_max", "20", "kernel.sem", "250 32000 100 200"), "{}") + "---\n" +
-		securePod("forbidden", sysctls("vm.swappiness", "1"), "{}") + "---\n" +
-		securePod("hostnet", "hostNetwork: true\n"+sysctls("net.core.somaxconn", "1024"), "{}"))
+		securePod("forbidden", sysctls("vm.swappiness", "1"), "{}"))
 	e.ready("a")
 	same(t, e.in("a", "cd /proc/sys; cat net/core/somaxconn kernel/shm_rmid_forced kernel/msgmax fs/mqueue/msg_max; tr '\\t' ' ' <kernel/sem").out, "1024\n1\n65536\n20\n250 32000 100 200\n")
 	for name, want := range map[string]string{
 		"forbidden": `forbidden sysctl: "vm.swappiness" not allowlisted`,
-		"hostnet":   `forbidden sysctl: "net.core.somaxconn" not allowed with host net enabled`,
 	} {
 		p := e.when(name, "fails", func(p *corev1.Pod) bool { return p.Status.Phase == corev1.PodFailed })
 		same(t, p.Status.Reason, "SysctlForbidden")
 		same(t, p.Status.Message, "Pod was rejected: "+want)
 		mustContain(t, e.ok("describe", "pod", name), "SysctlForbidden", want)
 		mustContain(t, row(e.ok("get", "pods"), name), "SysctlForbidden")
+	}
+}
+
+// TestHostSysctls: what is the host's is refused with the manifest.
+func TestHostSysctls(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	for shared, sysctl := range map[string]string{"hostNetwork": "net.core.somaxconn", "hostIPC": "kernel.shmmax"} {
+		e.write("pod.yml", securePod("a", shared+": true\nsecurityContext: {sysctls: [{name: "+sysctl+", value: '1024'}]}", "{}"))
+		mustContain(t, e.fails(1, "apply", "-f", "pod.yml"), "spec.securityContext.sysctls[0].name", "may not be specified when '"+shared+"' is true")
 	}
 }
 
