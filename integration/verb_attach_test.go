@@ -93,6 +93,13 @@ func TestAttach(t *testing.T) {
 		s.expect(`30 100\r\n`)
 		// ^C is the shell's.
 		s.enter("sleep 1000\n")
+		// Not before it runs: the shell's editor of lines would take the key.
+		e.eventually("sleep in the terminal", func() string {
+			if ps := e.ok("exec", "a", "-c", "tty", "--", "ps"); !runs(ps, "sleep 1000") {
+				return ps
+			}
+			return ""
+		})
 		s.enter("\x03")
 		s.enter("echo still $((6*7))\n")
 		s.expect(`still 42\r\n`)
