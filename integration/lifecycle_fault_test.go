@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -85,6 +86,13 @@ func TestReboot(t *testing.T) {
 	if err := os.RemoveAll(e.state); err != nil {
 		t.Fatal(err)
 	}
+	e.eventually("end of the cgroups", func() string {
+		left := e.cgroups()
+		for _, path := range slices.Backward(left) { // the inner ones first
+			_ = os.Remove(path) // busy until the last process is gone
+		}
+		return strings.Join(left, " ")
+	})
 	p := e.restarted("group", 1)
 	for name, id := range ids(p) {
 		if id == before[name] {
