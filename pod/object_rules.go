@@ -73,7 +73,8 @@ func DefaultSecret(s *corev1.Secret) {
 	s.StringData = nil
 }
 
-// ValidateSecret checks a completed Secret. No complaint holds a value.
+// ValidateSecret checks a completed Secret. No complaint holds a value; one
+// about JSON names the character where that went wrong, as Kubernetes does.
 func ValidateSecret(s *corev1.Secret) field.ErrorList {
 	errs := apivalidation.ValidateObjectMeta(&s.ObjectMeta, true, apivalidation.NameIsDNSSubdomain, field.NewPath("metadata"))
 	at := field.NewPath("data")
