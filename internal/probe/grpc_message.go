@@ -44,7 +44,7 @@ const statusServing servingStatus = 1
 
 func statusName(s servingStatus) string {
 	names := []string{"UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN"}
-	if int(s) < len(names) {
+	if s < servingStatus(len(names)) {
 		return names[s]
 	}
 	return fmt.Sprint(uint64(s))

@@ -22,6 +22,7 @@ func TestGRPC(t *testing.T) {
 		{name: "serving", body: "00000000020801", status: "0", want: probe.Outcome{Result: probe.Success, Output: "service healthy"}},
 		{name: "not serving", body: "00000000020802", status: "0", want: probe.Outcome{Result: probe.Failure, Output: `service unhealthy (responded with "NOT_SERVING")`}},
 		{name: "unknown, an empty message", body: "0000000000", status: "0", want: probe.Outcome{Result: probe.Failure, Output: `service unhealthy (responded with "UNKNOWN")`}},
+		{name: "a status that is none", body: "000000000b08ffffffffffffffffff01", status: "0", want: probe.Outcome{Result: probe.Failure, Output: `service unhealthy (responded with "18446744073709551615")`}},
 		{name: "a field from the future", body: "00000000081202414208011d00", status: "0", want: probe.Outcome{Result: probe.Failure, Output: "error: health rpc probe failed: malformed answer of the health service"}},
 		{name: "a field of the future", body: "000000000612024142" + "0801", status: "0", want: probe.Outcome{Result: probe.Success, Output: "service healthy"}},
 		{name: "no such service", status: "5", message: "unknown service", want: probe.Outcome{Result: probe.Failure, Output: "error: health rpc probe failed: rpc error: code = NotFound desc = unknown service"}},
