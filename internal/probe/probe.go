@@ -44,7 +44,9 @@ const MaxOutput = 10 << 10
 // look at the user agent.
 const version = "1.37"
 
-func failure(text string) Outcome { return Outcome{Failure, text} }
+// failure is a failed attempt. A server has a say in its text, by a header or
+// by where it redirects to: no more of it is kept than of any answer.
+func failure(text string) Outcome { return Outcome{Failure, text[:min(len(text), MaxOutput)]} }
 
 // connections are those of one attempt. They end with it, whatever package
 // http would keep them for: it goes on connecting for a request that has timed

@@ -127,6 +127,22 @@ func TestNobodyListens(t *testing.T) {
 	}
 }
 
+// TestLongError: a server that redirects to a long address, where nobody
+// listens, does not fill the events with it.
+func TestLongError(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "http://127.0.0.1:1/"+strings.Repeat("x", 4*probe.MaxOutput), http.StatusFound)
+	}))
+	defer server.Close()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := probe.HTTP(dial, req, 10*time.Second); got.Result != probe.Failure || len(got.Output) != probe.MaxOutput {
+		t.Errorf("got %s of %d bytes, want a failure of %d", got.Result, len(got.Output), probe.MaxOutput)
+	}
+}
+
 func TestTCP(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
