@@ -57,26 +57,40 @@ func (o ownership) apply(root string) error {
 	if o.group < 0 || o.onRootMismatch && o.satisfied(root) {
 		return nil
 	}
+	dir, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: root, Err: err}
+	}
+	defer func() { _ = unix.Close(dir) }()
 	var paths []string
 	if err := filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return unlessGone(err)
+		}
+		path, err = filepath.Rel(root, path)
 		paths = append(paths, path)
 		return err
 	}); err != nil {
 		return err
 	}
 	for _, path := range slices.Backward(paths) {
-		if err := o.change(path); err != nil {
+		if err := o.change(dir, path); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// change works on a descriptor: what a container puts in path's place
-// meanwhile is not touched, and no link is followed.
-func (o ownership) change(path string) error {
-	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if errors.Is(err, unix.ENOENT) {
+// change changes what is at path below the directory dir. A container that has
+// the volume may change every name in it meanwhile: the kernel follows no link,
+// nowhere on the way, and what was found is worked on, not its name. What has
+// gone, or become a link, is left.
+func (o ownership) change(dir int, path string) error {
+	fd, err := unix.Openat2(dir, path, &unix.OpenHow{
+		Flags:   unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
+	})
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
 		return nil
 	}
 	if err != nil {

@@ -227,16 +227,21 @@ func (o ownership) changeTop(dir string) error {
 	if o.group < 0 || o.satisfied(dir) {
 		return nil
 	}
-	entries, err := os.ReadDir(dir)
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	entries, err := f.ReadDir(-1)
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
 		if e.Type() == fs.ModeSymlink {
-			if err := o.change(filepath.Join(dir, e.Name())); err != nil {
+			if err := o.change(int(f.Fd()), e.Name()); err != nil {
 				return err
 			}
 		}
 	}
-	return o.change(dir)
+	return o.change(int(f.Fd()), ".")
 }
