@@ -24,6 +24,10 @@ import (
 // The client writes HTTP/1.1 itself instead of through http.Transport: one
 // write, one read, no goroutine, and descriptors can travel with a request.
 
+// maxReads is how often a request that only reads is made when each time the
+// node dies over it.
+const maxReads = 3
+
 // InterruptedError says that the connection ended before the answer did: the
 // node died, or was stopped. The reaper starts it again; what was asked may or
 // may not have been done.
@@ -88,7 +92,7 @@ func (c *Client) send(ctx context.Context, method, path string, q url.Values, in
 		}
 	}
 	var conn *clientConn
-	for {
+	for attempt := 1; ; attempt++ {
 		var err error
 		if conn, err = c.acquire(ctx); err != nil {
 			return nil, err
@@ -104,8 +108,10 @@ func (c *Client) send(ctx context.Context, method, path string, q url.Values, in
 			return nil, context.Cause(ctx)
 		}
 		// A node that died or was replaced while the connection was idle has
-		// not seen the request: it is asked again, on a new connection.
-		if !reused || !errors.Is(err, io.EOF) && !errors.Is(err, unix.EPIPE) && !errors.Is(err, unix.ECONNRESET) {
+		// not seen the request, and to read does no harm twice: the next node
+		// is asked, on a new connection.
+		died := errors.Is(err, io.EOF) || errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET)
+		if !died || !reused && (method != http.MethodGet || attempt == maxReads) {
 			return nil, &InterruptedError{err}
 		}
 	}
