@@ -13,7 +13,7 @@ logs=$top/build/logs
 mkdir -p "$logs"
 
 # build_tests DIR [-race] PACKAGE... builds a test program for each package into
-# DIR.
+# DIR; -trimpath, as the program has it: what both link is compiled once.
 build_tests() {
 	dir=$1 race=
 	shift
@@ -21,7 +21,7 @@ build_tests() {
 		race=-race
 		shift
 	}
-	"$GO" test -c -o "$dir/" $race -tags "$TAGS" -buildvcs=false -ldflags "$static" $(printf './%s ' "$@")
+	"$GO" test -c -trimpath -o "$dir/" $race -tags "$TAGS" -buildvcs=false -ldflags "$static" $(printf './%s ' "$@")
 }
 
 # All packages with tests, as "DIRECTORY NAME": NAME.test runs in DIRECTORY.
@@ -41,7 +41,7 @@ esac
 case $wanted in
 race | test)
 	build_tests build/test-race -race $units
-	"$GO" build -o build/test-race/podrun -race -tags "$TAGS" -buildvcs=false -ldflags "$static" ./cmd/podrun
+	"$GO" build -trimpath -o build/test-race/podrun -race -tags "$TAGS" -buildvcs=false -ldflags "$static" ./cmd/podrun
 	;;
 esac
 case $wanted in
