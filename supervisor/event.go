@@ -69,8 +69,8 @@ func putEvents(tx *store.Tx, p *corev1.Pod, node string, known []*corev1.Event, 
 		oldest := slices.IndexFunc(known, func(e *corev1.Event) bool {
 			return !slices.ContainsFunc(known, func(o *corev1.Event) bool { return o.LastTimestamp.Before(&e.LastTimestamp) })
 		})
-		if err := tx.Delete(eventKey(known[oldest])); err != nil {
-			return known, err
+		if err := tx.Delete(eventKey(known[oldest])); err != nil && !errors.Is(err, store.ErrNotFound) {
+			return known, err // ErrNotFound: as in dropExpired, before the clock was set back
 		}
 		known = slices.Delete(known, oldest, oldest+1)
 	}

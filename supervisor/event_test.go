@@ -66,6 +66,16 @@ func TestEventsAreCountedAndBounded(t *testing.T) {
 	if got := stored(t, st, p); len(got) != maxEvents || len(known) != maxEvents {
 		t.Errorf("got %d stored and %d known events, want %d", len(got), len(known), maxEvents)
 	}
+
+	// One that another pod's commit has swept, before the clock was set back, is
+	// gone already.
+	if _, err := st.Update(func(tx *store.Tx) error { return tx.Delete(eventKey(known[0])) }); err != nil {
+		t.Fatal(err)
+	}
+	known = commitNotes(t, st, p, known, note{"Normal", "D", "d", "", now.Add(time.Hour)})
+	if got := stored(t, st, p); len(got) != maxEvents || len(known) != maxEvents {
+		t.Errorf("got %d stored and %d known events, want %d", len(got), len(known), maxEvents)
+	}
 }
 
 func TestEventsExpire(t *testing.T) {
