@@ -151,7 +151,11 @@ func (o resource) watch(w http.ResponseWriter, r *http.Request, sel selection) e
 		case !matches:
 			kind = string(store.Deleted) // it left the selection
 		}
-		shown[e.Object.Key] = matches && e.Type != store.Deleted
+		if matches && e.Type != store.Deleted {
+			shown[e.Object.Key] = true
+		} else {
+			delete(shown, e.Object.Key)
+		}
 		if out.Encode(frame{kind, e.Object.Value}) != nil {
 			return nil
 		}
