@@ -24,11 +24,11 @@ func (s *Supervisor) DialPod(ctx context.Context, namespace, name string, port u
 	if err != nil {
 		return nil, err
 	}
-	box := w.anyBox()
-	if box == nil {
+	boxes := w.boxes()
+	if len(boxes) == 0 {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("no container of pod %q is running", name))
 	}
-	netns, err := box.OpenNetNS()
+	netns, err := boxes[0].box.OpenNetNS()
 	if errors.Is(err, sandbox.ErrGone) {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("pod %q is not running", name))
 	}
@@ -48,15 +48,16 @@ func (s *Supervisor) DialPod(ctx context.Context, namespace, name string, port u
 	return conn, nil
 }
 
-// anyBox returns a container of the pod that there is on this machine, nil
-// when there is none. Safe for concurrent use.
-func (w *worker) anyBox() *sandbox.Container {
+// boxes returns the containers of the pod that there are on this machine and
+// that have not ended, in no order. Safe for concurrent use.
+func (w *worker) boxes() []*container {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	var all []*container
 	for _, c := range w.live {
 		if c.box != nil && !c.isOver() {
-			return c.box
+			all = append(all, c)
 		}
 	}
-	return nil
+	return all
 }

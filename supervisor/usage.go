@@ -54,10 +54,7 @@ func (s *Supervisor) Usage(ctx context.Context, namespace, name string) ([]PodUs
 	samples := make([][]sample, len(workers))
 	running := false
 	for i, w := range workers {
-		for _, c := range w.containers() {
-			if c.box == nil || c.isOver() {
-				continue
-			}
+		for _, c := range w.boxes() {
 			if u, err := c.box.Usage(); err == nil {
 				samples[i] = append(samples[i], sample{c, u, time.Now()})
 				running = true
