@@ -113,6 +113,19 @@ func TestPreStop(t *testing.T) {
 	}{
 		{"delete", func(e *env) { e.ok("delete", "pod", "probed") }},
 		{"stop", func(e *env) { e.ok("stop", ids(e.pod("probed"))["app"][:12]); e.restarted("probed", 1) }},
+		{"stop, and its caller goes", func(e *env) {
+			stop := e.begin(e.t, "stop", "probed/app")
+			e.eventually("the hook", func() string {
+				if e.seen("app") == "" {
+					return "nothing"
+				}
+				return ""
+			})
+			if err := stop.command.Process.Kill(); err != nil {
+				e.t.Error(err)
+			}
+			e.restarted("probed", 1)
+		}},
 		{"the pod fails", func(e *env) {
 			e.ok("exec", "probed", "-c", "other", "--", "touch", "/end")
 			e.when("probed", "failed", func(p *corev1.Pod) bool { return p.Status.Phase == corev1.PodFailed })

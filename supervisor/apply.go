@@ -175,8 +175,12 @@ func (s *Supervisor) StopContainer(ctx context.Context, ref string, grace time.D
 	case <-ctx.Done():
 		return "", ctx.Err()
 	}
-	limited, cancel := context.WithTimeout(ctx, grace)
-	defer cancel()
-	w.stop(ctx, limited, c, nil)
+	// Not ctx: the stop that was begun goes on when whoever asked has gone. A
+	// container that is left half stopped would run on unwatched.
+	w.s.goroutines.Go(func() {
+		limited, cancel := context.WithTimeout(w.ctx, grace)
+		defer cancel()
+		w.stop(w.ctx, limited, c, nil)
+	})
 	return c.id, waitFor(ctx, c.over)
 }
