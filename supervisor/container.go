@@ -31,7 +31,7 @@ type container struct {
 	messageMax  int                // its part of the pod's termination messages, in bytes
 	restarts    bool               // a failed one is made again
 	box         *sandbox.Container // nil when only the memory of it is left
-	running     bool               // was started, by this node or an earlier one
+	running     atomic.Bool        // was started, by this node or an earlier one
 	started     time.Time
 	hooked      bool        // its postStart hook was run, or it has none
 	ready       atomic.Bool // its readiness probe succeeds, or it has none
@@ -195,10 +195,10 @@ func closeAll(files ...*os.File) error {
 // postStart hook; one that runs already is left alone. A program that cannot be
 // run is the end of the container, not an error.
 func (w *worker) startOne(ctx context.Context, c *container) error {
-	if c.running && !c.hooked {
+	if c.running.Load() && !c.hooked {
 		w.bringUp(ctx, c)
 	}
-	if c.running || c.isOver() {
+	if c.running.Load() || c.isOver() {
 		return nil
 	}
 	err := c.box.Start(ctx)
@@ -211,7 +211,7 @@ func (w *worker) startOne(ctx context.Context, c *container) error {
 	case err != nil:
 		return &startError{container: c.name, reason: reasonRun, err: err}
 	}
-	c.running = true
+	c.running.Store(true)
 	w.note("Started", c.field, "Container started")
 	w.awaitEnd(w.ctx, c)
 	w.bringUp(ctx, c)
@@ -277,7 +277,7 @@ func (w *worker) logDir() string {
 }
 
 // containers returns the containers there are now, main ones and init ones,
-// in the order of the manifest.
+// in the order of the manifest. For the worker's goroutine: see boxes.
 func (w *worker) containers() []*container {
 	w.mu.Lock()
 	defer w.mu.Unlock()

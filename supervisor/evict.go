@@ -28,10 +28,10 @@ func (w *worker) measured() []corev1.Volume {
 	return volumes
 }
 
-// measure evicts the pod once one of volumes holds more than its limit. It
-// returns then, or when ctx ends.
-func (w *worker) measure(ctx context.Context, volumes []corev1.Volume) {
-	for wait := measureInterval; pause(ctx, wait); {
+// measure evicts the pod once one of volumes holds more than its limit, until
+// ctx ends. A pod that does not run at the time is looked at again.
+func (w *worker) measure(ctx context.Context, every time.Duration, volumes []corev1.Volume) {
+	for wait := every; pause(ctx, wait); {
 		began := time.Now()
 		for _, v := range volumes {
 			used, err := w.s.volumes.Usage(string(w.uid), v.Name)
@@ -41,15 +41,15 @@ func (w *worker) measure(ctx context.Context, volumes []corev1.Volume) {
 			}
 			if limit := v.EmptyDir.SizeLimit; used > limit.Value() {
 				w.evict(ctx, fmt.Sprintf("Usage of EmptyDir volume %q exceeds the limit %q.", v.Name, limit.String()))
-				return
+				break
 			}
 		}
 		// A volume of very many files is not to keep a processor busy.
-		wait = max(measureInterval, 20*time.Since(began))
+		wait = max(every, 20*time.Since(began))
 	}
 }
 
-// evict has the worker's goroutine end the pod as failed.
+// evict has the worker's goroutine end the pod as failed, if it runs.
 func (w *worker) evict(ctx context.Context, message string) {
 	evict := func() {
 		if w.run.State == Running {

@@ -103,7 +103,7 @@ func (w *worker) deleting(ctx context.Context) {
 // noteKilling tells of the containers that are about to be stopped.
 func (w *worker) noteKilling(all []*container) {
 	for _, c := range all {
-		if c.running && !c.isOver() {
+		if c.running.Load() && !c.isOver() {
 			w.note("Killing", c.field, "Stopping container "+c.name)
 		}
 	}

@@ -65,7 +65,7 @@ func (w *worker) follow(since uint64, stale bool) {
 		})
 	}
 	if len(measured) > 0 {
-		w.follower.wg.Go(func() { w.measure(ctx, measured) })
+		w.follower.wg.Go(func() { w.measure(ctx, measureInterval, measured) })
 	}
 }
 

@@ -66,7 +66,8 @@ func (w *worker) adopt(name, id string) (bool, error) {
 		return false, err
 	}
 	c := w.newContainer(name)
-	c.box, c.running, c.started = box, true, box.StartTime()
+	c.box, c.started = box, box.StartTime()
+	c.running.Store(true)
 	if err := w.copyOutput(w.ctx, c); err != nil {
 		return false, err
 	}

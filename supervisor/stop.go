@@ -37,7 +37,7 @@ func (w *worker) stopAll(ctx context.Context, all []*container, deadline time.Ti
 	}
 	var stopping sync.WaitGroup
 	running := slices.DeleteFunc(slices.Clone(all), func(c *container) bool {
-		return !c.running || c.isOver() // held before exec: removing it is its end
+		return !c.running.Load() || c.isOver() // held before exec: removing it is its end
 	})
 	for i, c := range running {
 		stopping.Go(func() { w.stop(ctx, grace, c, endBefore(running, i)) })
@@ -46,6 +46,12 @@ func (w *worker) stopAll(ctx context.Context, all []*container, deadline time.Ti
 	go func() {
 		stopping.Wait()
 		close(done)
+	}()
+	woken := false
+	defer func() {
+		if woken {
+			w.poke() // it may be of a change that is for whoever waits next
+		}
 	}()
 	for {
 		if d := w.deletionDeadline(); !d.IsZero() && d.Before(deadline) {
@@ -61,6 +67,7 @@ func (w *worker) stopAll(ctx context.Context, all []*container, deadline time.Ti
 			return
 		case <-w.wake:
 			t.Stop()
+			woken = true
 		case <-t.C:
 			expire()
 		}
@@ -131,7 +138,7 @@ func (w *worker) kill(c *container, grace time.Duration, why string) {
 }
 
 func (w *worker) signal(c *container, sig syscall.Signal) {
-	if !c.running || c.isOver() {
+	if !c.running.Load() || c.isOver() {
 		return
 	}
 	if err := c.box.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
