@@ -224,6 +224,11 @@ func packOpen(ctx context.Context, out *tar.Writer, f *os.File, name string) err
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
 	}
+	// Each directory on the way here is open. A container can make them deeper
+	// than there are descriptors, but not by a name that a program can use.
+	if len(name) >= unix.PathMax {
+		return &os.PathError{Op: "copy", Path: name[:32] + "...", Err: unix.ENAMETOOLONG}
+	}
 	info, err := f.Stat()
 	if err != nil {
 		return err
