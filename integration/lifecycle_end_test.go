@@ -17,6 +17,8 @@ func TestDeadline(t *testing.T) {
 		{"running", lifecyclePod("group", spec, nil, []string{"main=sleep 3600"})},
 		{"init container", lifecyclePod("group", spec, []string{"side " + sidecar + "=sleep 3600", "init=sleep 3600"}, []string{"main=true"})},
 		{"back-off", lifecyclePod("group", spec, nil, []string{"main=exit 1"})},
+		{"postStart of a container made again", lifecyclePod("group", "restartPolicy: Never\n"+spec, nil, []string{
+			`main restartPolicy: Always, lifecycle: {postStart: {exec: {command: [sh, -c, "sleep $(cat /shared/n || echo 0)"]}}}=sleep 1; test -f /shared/n && sleep 3600; echo 600 >/shared/n; exit 1`})},
 		{"no image", strings.Replace(lifecyclePod("group", spec, nil, []string{"main=true"}), "image: busybox", "image: there-is-none", 1)},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

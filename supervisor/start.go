@@ -44,11 +44,6 @@ func (w *worker) starting(ctx context.Context) {
 	}
 	startCtx, done := w.abortable(ctx)
 	defer done()
-	if at, limited := w.activeUntil(); limited {
-		var cancel context.CancelFunc
-		startCtx, cancel = context.WithDeadline(startCtx, at)
-		defer cancel()
-	}
 	err := w.start(startCtx)
 	switch {
 	case ctx.Err() != nil || w.deletionRequested() || w.run.State != Starting:
@@ -274,6 +269,8 @@ func (w *worker) makeAll(ctx context.Context, b builder) ([]*container, error) {
 // containers that run are heard while postStart hooks take their time.
 func (w *worker) startAll(ctx context.Context, made ...*container) error {
 	var g errgroup.Group
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	hooks := false
 	for _, c := range made {
 		if c != nil {
@@ -286,12 +283,14 @@ func (w *worker) startAll(ctx context.Context, made ...*container) error {
 	}
 	done := make(chan error, 1)
 	go func() { done <- g.Wait() }()
-	for {
+	for state := w.run.State; ; {
 		select {
 		case err := <-done:
 			return err
 		case call := <-w.calls:
-			call()
+			if call(); w.run.State != state {
+				cancel() // an eviction waits for no hook
+			}
 		}
 	}
 }

@@ -291,9 +291,14 @@ func (w *worker) deletionDeadline() time.Time {
 }
 
 // abortable returns a context that a deletion ends, also one that was asked for
-// already.
+// already, and the pod's deadline. For the worker's goroutine.
 func (w *worker) abortable(ctx context.Context) (_ context.Context, done func()) {
-	ctx, cancel := context.WithCancel(ctx)
+	var cancel context.CancelFunc
+	if at, limited := w.activeUntil(); limited {
+		ctx, cancel = context.WithDeadline(ctx, at)
+	} else {
+		ctx, cancel = context.WithCancel(ctx)
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.abort = cancel

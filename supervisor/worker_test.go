@@ -47,6 +47,23 @@ func TestStopAllKeepsWake(t *testing.T) {
 	}
 }
 
+// TestEvictionWaitsForNoHook: what decides the end of a pod ends its postStart
+// hooks.
+func TestEvictionWaitsForNoHook(t *testing.T) {
+	w := idleWorker(t, &Supervisor{})
+	c := &container{name: "a", over: make(chan struct{}), up: make(chan struct{}), spec: &corev1.Container{
+		Lifecycle: &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: 600}}},
+	}}
+	c.running.Store(true)
+	go func() {
+		w.calls <- func() {}
+		w.calls <- func() { w.run.State = Finishing }
+	}()
+	if err := w.startAll(t.Context(), c); err != nil || c.hooked || w.run.State != Finishing {
+		t.Errorf("got %v, hook done %t, %s", err, c.hooked, w.run.State)
+	}
+}
+
 // TestMeasureGoesOn: a pod that cannot be evicted just now is measured again.
 func TestMeasureGoesOn(t *testing.T) {
 	data := t.TempDir()
