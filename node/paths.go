@@ -75,14 +75,22 @@ func stateDir(uid int) (string, error) {
 	if uid == 0 {
 		return checked("/run/podrun", uid, stateVariable)
 	}
-	// After su, XDG_RUNTIME_DIR is still the other user's.
-	session := "/run/user/" + strconv.Itoa(uid)
-	for _, dir := range []string{os.Getenv("XDG_RUNTIME_DIR"), session} {
-		if filepath.IsAbs(dir) && owned(dir, uid) {
-			return checked(filepath.Join(dir, "podrun"), uid, stateVariable)
-		}
+	if dir := runtimeDir(uid); dir != "" {
+		return checked(filepath.Join(dir, "podrun"), uid, stateVariable)
 	}
 	return checked(filepath.Join(os.TempDir(), "podrun-"+strconv.Itoa(uid)), uid, stateVariable)
+}
+
+// runtimeDir is where programs of a user's session meet; "" when there is none.
+// After su, XDG_RUNTIME_DIR is still the other user's, and under cron it is not
+// set.
+func runtimeDir(uid int) string {
+	for _, dir := range []string{os.Getenv("XDG_RUNTIME_DIR"), "/run/user/" + strconv.Itoa(uid)} {
+		if filepath.IsAbs(dir) && owned(dir, uid) {
+			return dir
+		}
+	}
+	return ""
 }
 
 func dataDir(uid int) (string, error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -27,7 +28,7 @@ const scopePatience = time.Second
 // means that it is so, or that there is nobody to ask; pods run in any case.
 func delegate(ctx context.Context, pid int) error {
 	var st unix.Statfs_t
-	if unix.Statfs("/sys/fs/cgroup", &st) != nil || st.Type != unix.CGROUP2_SUPER_MAGIC || delegated() {
+	if unix.Statfs("/sys/fs/cgroup", &st) != nil || st.Type != unix.CGROUP2_SUPER_MAGIC || delegated(pid) {
 		return nil
 	}
 	socket := systemdSocket()
@@ -43,36 +44,42 @@ func delegate(ctx context.Context, pid int) error {
 }
 
 // systemdSocket is where systemctl reaches the manager of the caller's units;
-// no bus is needed for it.
+// no bus is needed for it. "" when it cannot be there.
 func systemdSocket() string {
 	if os.Geteuid() == 0 {
 		return "/run/systemd/private"
 	}
-	return filepath.Join(os.Getenv("XDG_RUNTIME_DIR"), "systemd", "private")
+	dir := runtimeDir(os.Geteuid())
+	if dir == "" {
+		return ""
+	}
+	return filepath.Join(dir, "systemd/private")
 }
 
 // scopeName is the name of a scope. Package sandbox knows it by its beginning.
 func scopeName(pid int) string { return "podrun-" + strconv.Itoa(pid) + ".scope" }
 
-// delegated tells whether we were started in a cgroup that is ours already, as
-// by a unit with Delegate=yes. systemd 251 marks them; before, one that we may
-// write to and are alone in must be one.
-func delegated() bool {
-	own, err := ownCgroups()
+// delegated tells whether we were started, and have started the reaper pid, in a
+// cgroup that is ours alone, as by a unit with Delegate=yes: one that systemd, from 251 on, has marked so, before
+// one that we may write to. A cgroup with a process in it that is not ours, such
+// as the shell that we were called from, can have no limits below it.
+func delegated(pid int) bool {
+	own, err := cgroupsOf("self")
 	if err != nil {
 		return false
 	}
 	dir := filepath.Join("/sys/fs/cgroup", own[""])
 	mark := make([]byte, 1)
 	if n, err := unix.Getxattr(dir, "user.delegate", mark); err == nil {
-		return n == 1 && mark[0] == '1'
-	}
-	if unix.Access(filepath.Join(dir, "cgroup.subtree_control"), unix.W_OK) != nil {
+		if n != 1 || mark[0] != '1' {
+			return false
+		}
+	} else if unix.Access(filepath.Join(dir, "cgroup.subtree_control"), unix.W_OK) != nil {
 		return false
 	}
 	pids, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
-	return err == nil && !slices.ContainsFunc(strings.Fields(string(pids)), func(pid string) bool {
-		return pid != strconv.Itoa(os.Getpid())
+	return err == nil && !slices.ContainsFunc(strings.Fields(string(pids)), func(p string) bool {
+		return p != strconv.Itoa(os.Getpid()) && p != strconv.Itoa(pid)
 	})
 }
 
@@ -111,6 +118,7 @@ func startScope(ctx context.Context, socket string, pid int, name string) error 
 			{"Description", dbus.MakeVariant("podrun's node and its pods")},
 			{"PIDs", dbus.MakeVariant([]uint32{uint32(pid)})},
 			{"Delegate", dbus.MakeVariant(true)},
+			{"TasksMax", dbus.MakeVariant(uint64(math.MaxUint64))}, // containers have theirs
 			{"CollectMode", dbus.MakeVariant("inactive-or-failed")},
 		}, []auxiliary{})
 	if call.Err != nil {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -127,7 +128,7 @@ func TestScope(t *testing.T) {
 	for _, p := range properties {
 		got[p.Name] = p.Value.String()
 	}
-	if got["Delegate"] != "true" || got["PIDs"] != "@au [4711]" || got["CollectMode"] != `"inactive-or-failed"` {
+	if got["Delegate"] != "true" || got["TasksMax"] != "@t 18446744073709551615" || got["PIDs"] != "@au [4711]" || got["CollectMode"] != `"inactive-or-failed"` {
 		t.Errorf("properties %v", got)
 	}
 }
@@ -174,6 +175,27 @@ func TestScopeSilent(t *testing.T) {
 	defer cancel()
 	if err := startScope(ctx, socket, 1, "x.scope"); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestSystemdSocket: a manager is the caller's own, and named by an absolute
+// path, whatever the environment says.
+func TestSystemdSocket(t *testing.T) {
+	uid := os.Geteuid()
+	session := t.TempDir()
+	found := session + "/systemd/private"
+	other := ""
+	if dir := "/run/user/" + strconv.Itoa(uid); owned(dir, uid) {
+		other = dir + "/systemd/private"
+	}
+	if uid == 0 {
+		found, other = "/run/systemd/private", "/run/systemd/private"
+	}
+	for dir, want := range map[string]string{session: found, "": other, "here": other, "/proc": other} {
+		t.Setenv("XDG_RUNTIME_DIR", dir)
+		if got := systemdSocket(); got != want {
+			t.Errorf("XDG_RUNTIME_DIR=%s: %q, want %q", dir, got, want)
+		}
 	}
 }
 

@@ -73,7 +73,7 @@ func (t *cgroupTree) open() error {
 	path := filepath.Join(fs2.UnifiedMountpoint, own[""])
 	if filepath.Base(path) == nodeCgroup {
 		path = filepath.Dir(path) // a node before us has made it
-	} else if !t.rootless && !isScope(path) {
+	} else if !t.rootless && !isScope(path) && !isDelegated(path) {
 		path = filepath.Join(fs2.UnifiedMountpoint, "podrun")
 		if err := os.Mkdir(path, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
@@ -96,6 +96,14 @@ func (t *cgroupTree) open() error {
 func isScope(path string) bool {
 	name := filepath.Base(path)
 	return strings.HasPrefix(name, "podrun-") && strings.HasSuffix(name, ".scope")
+}
+
+// isDelegated tells whether systemd has marked a cgroup as that of a unit with
+// Delegate=yes: from 251 on it does. A user's is tried, without asking.
+func isDelegated(path string) bool {
+	mark := make([]byte, 1)
+	n, err := unix.Getxattr(path, "user.delegate", mark)
+	return err == nil && n == 1 && mark[0] == '1'
 }
 
 // v1Parent holds the containers' cgroups with version 1.
