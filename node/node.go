@@ -260,10 +260,16 @@ func hostIP() string {
 // network it tells what it has, not what another process would get.
 func nodeChecks(ctx context.Context, sandboxes *sandbox.Runtime, network *cni.Network) []Check {
 	checks := Probe(ctx)
-	if ok, _ := sandboxes.Limits(); ok {
-		for i := range checks {
-			if checks[i].Name == limitsCheck {
-				checks[i] = Check{Name: limitsCheck, OK: true, Detail: "the node has them: cpu, memory and pids"}
+	ok, why := sandboxes.Limits()
+	for i := range checks {
+		switch {
+		case checks[i].Name != limitsCheck:
+		case ok:
+			checks[i] = Check{Name: limitsCheck, OK: true, Detail: "the node has them: cpu, memory and pids"}
+		case checks[i].OK:
+			checks[i] = Check{
+				Name: limitsCheck, Detail: "the node has none: " + why + ": limits of containers have no effect",
+				Mend: "delete all pods: when the node has ended, the next command starts one that has them",
 			}
 		}
 	}

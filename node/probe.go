@@ -46,10 +46,9 @@ func Probe(ctx context.Context) []Check {
 		checks = append(checks, checkIDs(outerUID(), ns)...)
 		checks = append(checks, checkOverlay())
 	default:
-		checks = append(checks, probeNamespace(ctx)...)
+		return append(probeNamespace(ctx), checkSeccomp(), checkTUN())
 	}
-	rootless := inside || !mayMount()
-	return append(checks, checkCgroup(rootless), checkSeccomp(), checkTUN())
+	return append(checks, checkCgroup("self", inside || !mayMount()), checkSeccomp(), checkTUN())
 }
 
 // outerUID is who root of this namespace is outside.
@@ -65,7 +64,8 @@ func outerUID() int {
 	return outside
 }
 
-// probeNamespace makes a user namespace and tries in it.
+// probeNamespace makes a user namespace, with a cgroup as a node would get it,
+// and tries in them.
 func probeNamespace(ctx context.Context) []Check {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
@@ -73,17 +73,23 @@ func probeNamespace(ctx context.Context) []Check {
 	}
 	defer func() { _ = null.Close() }()
 	var ns Namespace
+	var limits Check
 	e, err := enter(ctx, C.REAPER_MODE_USER, "", nil, null, []*os.File{nil, nil, nil}, func(pid int) (err error) {
+		refused := delegate(ctx, pid)
+		limits = checkCgroup(strconv.Itoa(pid), true)
+		if refused != nil && !limits.OK {
+			limits.Detail = refused.Error() + "; " + limits.Detail
+		}
 		ns, err = namespaceOf(strconv.Itoa(pid))
 		return err
 	})
 	if err != nil {
-		return []Check{{Name: "user namespace", Detail: err.Error(), Mend: hint.Of(err)}}
+		return []Check{{Name: "user namespace", Detail: err.Error(), Mend: hint.Of(err)}, checkCgroup("self", true)}
 	}
 	defer func() { _ = e.conn.Close() }()
 	checks := []Check{{Name: "user namespace", OK: true, Detail: "can be made"}}
 	checks = append(checks, checkIDs(os.Geteuid(), ns)...)
-	return append(checks, overlayResult(e.tryOverlay(ctx)))
+	return append(checks, overlayResult(e.tryOverlay(ctx)), limits)
 }
 
 // tryOverlay has the process of a probe mount an overlay in the data directory.
@@ -220,15 +226,15 @@ func freeSubIDs() int64 {
 // limitsCheck is the name of the check of resource limits.
 const limitsCheck = "resource limits"
 
-// checkCgroup says whether memory, processor time and processes of a container
-// can be limited.
-func checkCgroup(rootless bool) Check {
+// checkCgroup says whether memory, processor time and processes of containers
+// can be limited by a node in the cgroup of process.
+func checkCgroup(process string, rootless bool) Check {
 	c := Check{Name: limitsCheck, OK: true, Detail: "cpu, memory and pids are delegated"}
 	fail := func(detail, mend string) Check {
 		return Check{Name: c.Name, Detail: detail + ": limits of containers have no effect", Mend: mend}
 	}
 	const root = "/sys/fs/cgroup"
-	own, err := ownCgroups()
+	own, err := cgroupsOf(process)
 	if err != nil {
 		return fail(err.Error(), "")
 	}
@@ -253,9 +259,9 @@ func checkCgroup(rootless bool) Check {
 	if !rootless {
 		dir = root
 	}
-	scope := "run: systemd-run --user --scope -p Delegate=yes podrun get pods, when no node runs"
 	if err := tryMkdir(dir); err != nil {
-		return fail(fmt.Sprintf("cgroup %s is not ours", own[""]), scope+" (this needs a login session, as ssh makes it and su does not)")
+		return fail(fmt.Sprintf("cgroup %s is not ours", own[""]),
+			"have a systemd of your own, which podrun asks for one: log in, as by ssh, or run: sudo loginctl enable-linger $USER")
 	}
 	b, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
 	if err != nil {
@@ -275,9 +281,10 @@ func checkCgroup(rootless bool) Check {
 	return c
 }
 
-// ownCgroups are the cgroups of this process by controller; "" is version 2's.
-func ownCgroups() (map[string]string, error) {
-	b, err := os.ReadFile("/proc/self/cgroup")
+// cgroupsOf are the cgroups of the process that /proc knows by that name, by
+// controller; "" is version 2's.
+func cgroupsOf(process string) (map[string]string, error) {
+	b, err := os.ReadFile("/proc/" + process + "/cgroup")
 	if err != nil {
 		return nil, err
 	}

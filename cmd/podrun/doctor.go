@@ -72,7 +72,7 @@ func mergeChecks(here, node []node.Check) []node.Check {
 		switch {
 		case !tried:
 			here = append(here, check)
-		case check.OK:
+		case check.OK || here[i].OK:
 			here[i] = check
 		}
 	}
