@@ -73,11 +73,6 @@ func (r *Runtime) resolveUser(rootfs string, config *ContainerConfig) (identity,
 		}
 	}
 	id.Groups = slices.DeleteFunc(id.Groups, func(g int) bool { return !r.gids.has(g) })
-	// As all runtimes since CVE-2022-36109: a process that sets its group to
-	// another one must not get rid of what a file denies to the first.
-	if !slices.Contains(id.Groups, id.GID) {
-		id.Groups = slices.Insert(id.Groups, 0, id.GID)
-	}
 	return id, nil
 }
 
