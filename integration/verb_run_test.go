@@ -46,6 +46,28 @@ func TestRun(t *testing.T) {
 			t.Errorf("got %v", r)
 		}
 	})
+	t.Run("terminal without one here", func(t *testing.T) {
+		e.stdin = "echo $((6*7))\n" // and its end ends the shell
+		if r := e.run("run", "shell", "--image=busybox", "--restart=Never", "-it", "--rm", "-q", "--", "sh"); r.code != 0 || !strings.Contains(r.out, "42\r\n") {
+			t.Errorf("got %v", r)
+		}
+		e.stdin = ""
+		// Its output comes though its input has ended before it is there.
+		r := e.run("run", "pipe", "--image=busybox", "-it", "--rm", "-q", "--", "sh", "-c", "sleep 1; echo out")
+		if r.code != 0 || r.out != "out\r\n" {
+			t.Errorf("got %v", r)
+		}
+		// This pod may still be there, as with kubectl: its end is not that of the next.
+		e.eventually("the next of the name", func() string {
+			if r := e.run("run", "pipe", "--image=busybox", "-i", "--rm", "-q", "--restart=Never", "--", "sh", "-c", "echo next"); r.code == 0 {
+				same(t, r.out, "next\n")
+				return ""
+			} else if !strings.Contains(r.err, "(AlreadyExists)") {
+				t.Errorf("got %v", r)
+			}
+			return "there"
+		})
+	})
 	t.Run("terminal", func(t *testing.T) {
 		s := e.beginTerminal(t, "run", "-it", "--rm", "--restart=Never", "shell", "--image=busybox")
 		s.expect("try pressing enter")

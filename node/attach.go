@@ -136,7 +136,8 @@ func (a *api) attach(w http.ResponseWriter, r *http.Request) error {
 			if a.stopped.Err() != nil {
 				return // the client attaches again, to the next node
 			}
-			if keys.typed() || !attachment.EndStdin() {
+			joined := len(request.DetachKeys) > 0 // with the client's terminal
+			if keys.typed() || !attachment.EndStdin(ctx, joined) {
 				left <- AttachEvent{Over: true, Detached: keys.typed()}
 			}
 		})

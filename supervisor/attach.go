@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -8,6 +9,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
@@ -141,15 +143,40 @@ func (a *Attachment) Stdin() (*os.File, error) {
 }
 
 // EndStdin says that no more input comes from here, and tells whether there is
-// still something to be attached for: a container with stdinOnce and without a
-// terminal sees the end of its input now, and may have an answer to it.
-func (a *Attachment) EndStdin() bool {
+// still something to be attached for: a container with stdinOnce sees the end
+// of its input now, and may have an answer to it. A terminal has no end: where
+// none is joined with it, ^D is typed until the container or ctx has ended, as
+// a program that sets its terminal's mode drops what was typed before.
+func (a *Attachment) EndStdin(ctx context.Context, joined bool) bool {
 	spec := a.c.spec
-	if spec == nil || !spec.Stdin || spec.TTY || !spec.StdinOnce || a.c.box == nil {
+	switch {
+	case spec == nil || !spec.Stdin || !spec.StdinOnce || a.c.box == nil:
+		return false
+	case !spec.TTY:
+		a.c.box.CloseStdin()
+		return true
+	case joined:
 		return false
 	}
-	a.c.box.CloseStdin()
-	return true
+	console, err := a.c.box.Console()
+	if err != nil {
+		return false
+	}
+	defer func() { _ = console.Close() }()
+	again := time.NewTicker(500 * time.Millisecond)
+	defer again.Stop()
+	for {
+		if _, err := console.WriteString("\x04"); err != nil {
+			return true // it ends
+		}
+		select {
+		case <-again.C:
+		case <-a.over:
+			return true
+		case <-ctx.Done():
+			return true
+		}
+	}
 }
 
 // ContainerID names the container, once it is there.

@@ -282,6 +282,11 @@ func (c *cli) printRun(p *corev1.Pod, o *runOptions, suffix string) error {
 // runAttached makes the pod, joins its first container from the first byte on,
 // and ends with its exit code.
 func (c *cli) runAttached(ctx context.Context, client *node.Client, p *corev1.Pod, o *runOptions) error {
+	// A pod of that name whose deletion is not over would end the attachment
+	// with its own end.
+	if _, err := createPod(ctx, client, p, true); err != nil {
+		return err
+	}
 	var made *corev1.Pod
 	during, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
