@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,6 +22,8 @@ type getFlags struct {
 	output, selector, fields, sortBy string
 	all, watch, watchOnly            bool
 	noHeaders, labels, ignoreMissing bool
+	labelColumns                     []string
+	titles                           bool // names as pod/web: several kinds were asked for
 }
 
 func getCommand(c *cli) *cobra.Command {
@@ -49,6 +52,7 @@ and events (ev).`,
 			if named(targets) && (f.selector != "" || f.all) {
 				return plainf("a resource cannot be retrieved by name across all namespaces or with a selector")
 			}
+			f.titles = len(targets) > 1 || args[0] == "all"
 			return c.get(command.Context(), targets, f)
 		},
 	}
@@ -62,6 +66,7 @@ and events (ev).`,
 	flags.BoolVar(&f.watchOnly, "watch-only", false, "show changes as they come, without the list first")
 	flags.BoolVar(&f.noHeaders, "no-headers", false, "without the headers of the table")
 	flags.BoolVar(&f.labels, "show-labels", false, "with the labels as the last column")
+	flags.StringSliceVarP(&f.labelColumns, "label-columns", "L", nil, "with a column for each of these labels")
 	flags.BoolVar(&f.ignoreMissing, "ignore-not-found", false, "what is not there is no error")
 	return command
 }
@@ -178,17 +183,37 @@ func (c *cli) printFound(groups []found, single bool, namespace string, f getFla
 		if printed++; printed > 1 {
 			fmt.Fprintln(c.out)
 		}
-		o := f.columns()
-		o.kind = len(groups) > 1
-		if err := kubectlTable(c.out, g.kind.table(sorted, o, time.Now()), !f.noHeaders); err != nil {
+		if err := kubectlTable(c.out, f.table(g.kind, sorted), !f.noHeaders); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (f getFlags) columns() columns {
-	return columns{namespace: f.all, wide: f.output == "wide", labels: f.labels}
+// table is the lines of objects of one kind.
+func (f getFlags) table(k *kind, objects []pod.Value) grid {
+	t := k.table(objects, columns{namespace: f.all, wide: f.output == "wide", labels: f.labels, kind: f.titles}, time.Now())
+	return t.withLabels(objects, f.labelColumns, f.labels)
+}
+
+// withLabels adds a column for each of the labels; last tells that the last
+// column shows all of them, and stays the last.
+func (t grid) withLabels(objects []pod.Value, labels []string, last bool) grid {
+	at := len(t.headers)
+	if last {
+		at--
+	}
+	for i, label := range labels {
+		t.headers = slices.Insert(t.headers, at+i, strings.ToUpper(label[strings.LastIndex(label, "/")+1:]))
+		for row, v := range objects {
+			value, ok := v.GetLabels()[label]
+			if !ok {
+				value = none
+			}
+			t.rows[row] = slices.Insert(t.rows[row], at+i, value)
+		}
+	}
+	return t
 }
 
 // nothing says that a list is empty, as kubectl does.
@@ -233,7 +258,7 @@ func (c *cli) watch(ctx context.Context, client *node.Client, g found, namespace
 		shown[v.GetUID()] = face(v)
 	}
 	if !f.watchOnly && len(g.objects) > 0 {
-		lines.seen(g.kind.table(g.objects, f.columns(), time.Now()))
+		lines.seen(f.table(g.kind, g.objects))
 	}
 	for {
 		changed, err := w.next(ctx)
@@ -260,7 +285,7 @@ func (c *cli) watch(ctx context.Context, client *node.Client, g found, namespace
 			continue
 		}
 		shown[v.GetUID()] = now
-		if err := lines.print(g.kind.table([]pod.Value{v}, f.columns(), time.Now())); err != nil {
+		if err := lines.print(f.table(g.kind, []pod.Value{v})); err != nil {
 			return err
 		}
 	}

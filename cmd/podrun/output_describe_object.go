@@ -22,7 +22,37 @@ func (d *description) labels(m *metav1.ObjectMeta) {
 	d.lines(0, "Labels", m.Labels, "=")
 	annotations := maps.Clone(m.Annotations)
 	delete(annotations, corev1.LastAppliedConfigAnnotation)
-	d.lines(0, "Annotations", annotations, ": ")
+	d.annotations(annotations)
+}
+
+// longAnnotation is the length up to which an annotation is told on its line.
+const longAnnotation = 140
+
+// annotations writes long ones, and those of several lines, below their keys.
+func (d *description) annotations(m map[string]string) {
+	if len(m) == 0 {
+		d.line(0, "Annotations", none)
+	}
+	label := "Annotations:"
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		value := strings.TrimSuffix(m[k], "\n")
+		if len(value)+len(k)+2 < longAnnotation && !strings.Contains(value, "\n") {
+			d.row(0, label, k+": "+value)
+		} else {
+			d.row(0, label, k+":")
+			for line := range strings.SplitSeq(value, "\n") {
+				d.row(0, "", "  "+shorten(line, longAnnotation-2))
+			}
+		}
+		label = ""
+	}
+}
+
+func shorten(text string, n int) string {
+	if len(text) <= n {
+		return text
+	}
+	return text[:n] + "..."
 }
 
 // section writes the underlined title of a part.

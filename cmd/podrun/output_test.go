@@ -5,6 +5,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"text/tabwriter"
@@ -187,7 +188,7 @@ func TestDescribeAll(t *testing.T) {
 	objects, err := pod.Parse("all.yml", []byte(`
 apiVersion: v1
 kind: Pod
-metadata: {name: all}
+metadata: {name: all, annotations: {lines: "a: b\nc: d\n", long: "012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789", short: "x"}}
 spec:
   securityContext: {seccompProfile: {type: Localhost, localhostProfile: mine.json}}
   resources: {limits: {cpu: "1", memory: 200Mi}, requests: {cpu: "1"}}
@@ -333,4 +334,25 @@ func TestWatchKeepsColumns(t *testing.T) {
 		}
 	}
 	golden(t, "watch.txt", b.String())
+}
+
+func TestLabelColumns(t *testing.T) {
+	web, plain := testPod("web", 1), testPod("plain", 1)
+	web.Labels = map[string]string{"app": "web", "example.com/tier": "front"}
+	objects := values([]corev1.Pod{web, plain})
+	for _, f := range []getFlags{
+		{labelColumns: []string{"app", "example.com/tier"}},
+		{labelColumns: []string{"app", "example.com/tier"}, labels: true},
+	} {
+		table := f.table(podKind, objects)
+		want := [][]string{{"APP", "TIER"}, {"web", "front"}, {none, none}}
+		for i, row := range append([][]string{table.headers}, table.rows...) {
+			if got := row[5:7]; !slices.Equal(got, want[i]) {
+				t.Errorf("show labels %v: got %v, want %v", f.labels, got, want[i])
+			}
+		}
+		if f.labels && table.headers[7] != "LABELS" {
+			t.Errorf("got %v", table.headers)
+		}
+	}
 }
