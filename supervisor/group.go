@@ -25,7 +25,7 @@ type cause struct {
 func (w *worker) restart(ctx context.Context, c cause) {
 	now := time.Now()
 	wait, history := w.run.History.Next(now, c.byPerson)
-	w.explain("GroupRestart", c, fmt.Sprintf("all %d containers are made again", len(w.run.Incarnation)), wait)
+	w.explain("GroupRestart", c, madeAgain(w.pod), wait)
 	w.fault("restart.decide")
 	unmade := w.unmade()
 	w.to(ctx, Restarting, func(p *corev1.Pod, r *run) {
@@ -46,6 +46,23 @@ func (w *worker) restart(ctx context.Context, c cause) {
 		}
 	})
 	w.fault("restart.decided")
+}
+
+// madeAgain says what a restart of p does. An init container that fails is
+// often the only one that was made before.
+func madeAgain(p *corev1.Pod) string {
+	n := 0
+	for _, list := range [][]corev1.ContainerStatus{p.Status.InitContainerStatuses, p.Status.ContainerStatuses} {
+		for _, s := range list {
+			if s.ContainerID != "" {
+				n++
+			}
+		}
+	}
+	if n < 2 {
+		return "the pod's containers are made again"
+	}
+	return fmt.Sprintf("all %d containers are made again", n)
 }
 
 // unmade are the containers whose current incarnation was not made yet: they
