@@ -70,12 +70,23 @@ func (w *worker) finishing(ctx context.Context) {
 			}
 		}
 		for _, c := range allContainers(p) {
-			// Containers that never came to run keep no state that says they might.
-			if s := statusOf(p, c.Name); s.State.Running != nil {
-				setTerminated(s, r.id(c.Name), unknownEnd(time.Now()))
-			}
+			settle(statusOf(p, c.Name), r.id(c.Name))
 		}
 	})
+}
+
+// settle leaves the status of a container in a pod that has finished with no
+// state that says it might still run. One that waited to be made again ended as
+// it did last; one that never ran has no state, and the pod's reason is shown.
+func settle(s *corev1.ContainerStatus, id string) {
+	switch last := s.LastTerminationState; {
+	case s.State.Running != nil:
+		setTerminated(s, id, unknownEnd(time.Now()))
+	case s.State.Waiting != nil && last.Terminated != nil:
+		s.State, s.LastTerminationState = last, corev1.ContainerState{}
+	case s.State.Waiting != nil:
+		s.State = corev1.ContainerState{}
+	}
 }
 
 // deleting removes everything the pod has, the object last: as long as
