@@ -1,9 +1,13 @@
 package node
 
 import (
+	"bufio"
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math"
 	"net"
@@ -99,30 +103,22 @@ type auxiliary struct {
 // until it is there.
 func startScope(ctx context.Context, socket string, pid int, name string) error {
 	var d net.Dialer
-	raw, err := d.DialContext(ctx, "unix", socket)
+	conn, err := d.DialContext(ctx, "unix", socket)
 	if err != nil {
 		return err
 	}
-	stop := context.AfterFunc(ctx, func() { _ = raw.Close() })
-	defer stop()
-	conn, err := dbus.NewConn(raw)
-	if err != nil {
-		return errors.Join(err, raw.Close())
-	}
 	defer func() { _ = conn.Close() }()
-	if err := conn.Auth([]dbus.Auth{dbus.AuthExternal(strconv.Itoa(os.Geteuid()))}); err != nil {
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	defer stop()
+	err = callManager(conn, "StartTransientUnit", name, "fail", []property{
+		{"Description", dbus.MakeVariant("podrun's node and its pods")},
+		{"PIDs", dbus.MakeVariant([]uint32{uint32(pid)})},
+		{"Delegate", dbus.MakeVariant(true)},
+		{"TasksMax", dbus.MakeVariant(uint64(math.MaxUint64))}, // containers have theirs
+		{"CollectMode", dbus.MakeVariant("inactive-or-failed")},
+	}, []auxiliary{})
+	if err != nil {
 		return unlessLate(ctx, err)
-	}
-	call := conn.Object("org.freedesktop.systemd1", "/org/freedesktop/systemd1").CallWithContext(ctx,
-		"org.freedesktop.systemd1.Manager.StartTransientUnit", 0, name, "fail", []property{
-			{"Description", dbus.MakeVariant("podrun's node and its pods")},
-			{"PIDs", dbus.MakeVariant([]uint32{uint32(pid)})},
-			{"Delegate", dbus.MakeVariant(true)},
-			{"TasksMax", dbus.MakeVariant(uint64(math.MaxUint64))}, // containers have theirs
-			{"CollectMode", dbus.MakeVariant("inactive-or-failed")},
-		}, []auxiliary{})
-	if call.Err != nil {
-		return unlessLate(ctx, call.Err)
 	}
 	// The answer is a job, not its end.
 	for pause := time.Millisecond; ; pause = min(2*pause, 20*time.Millisecond) {
@@ -138,6 +134,67 @@ func startScope(ctx context.Context, socket string, pid int, name string) error 
 			return fmt.Errorf("%s has not got process %d: %w", name, pid, context.Cause(ctx))
 		}
 	}
+}
+
+// callManager calls a method of the manager at the other end of conn and waits
+// for its answer. A dbus.Conn would do it, but its goroutine panics when the
+// connection is closed while one of the manager's many signals comes in.
+func callManager(conn io.ReadWriter, method string, args ...any) error {
+	const manager = "org.freedesktop.systemd1"
+	call := dbus.Message{Type: dbus.TypeMethodCall, Body: args, Headers: map[dbus.HeaderField]dbus.Variant{
+		dbus.FieldDestination: dbus.MakeVariant(manager),
+		dbus.FieldPath:        dbus.MakeVariant(dbus.ObjectPath("/org/freedesktop/systemd1")),
+		dbus.FieldInterface:   dbus.MakeVariant(manager + ".Manager"),
+		dbus.FieldMember:      dbus.MakeVariant(method),
+		dbus.FieldSignature:   dbus.MakeVariant(dbus.SignatureOf(args...)),
+	}}
+	var out bytes.Buffer
+	if err := call.EncodeTo(&out, binary.LittleEndian); err != nil {
+		return err
+	}
+	const serial, serialAt = uint32(1), 8 // only a dbus.Conn can set it in the message
+	binary.LittleEndian.PutUint32(out.Bytes()[serialAt:], serial)
+
+	in := bufio.NewReader(conn)
+	if _, err := fmt.Fprintf(conn, "\x00AUTH EXTERNAL %x\r\n", strconv.Itoa(os.Geteuid())); err != nil {
+		return err
+	}
+	line, err := in.ReadString('\n')
+	if err != nil {
+		return err
+	}
+	if !strings.HasPrefix(line, "OK ") {
+		return fmt.Errorf("authentication: %s", strings.TrimSpace(line))
+	}
+	if _, err := io.WriteString(conn, "BEGIN\r\n"+out.String()); err != nil {
+		return err
+	}
+	for {
+		m, err := readMessage(in)
+		if err != nil {
+			return err
+		}
+		to, _ := m.Headers[dbus.FieldReplySerial].Value().(uint32)
+		switch {
+		case to != serial: // a signal
+		case m.Type == dbus.TypeError:
+			name, _ := m.Headers[dbus.FieldErrorName].Value().(string)
+			return dbus.Error{Name: name, Body: m.Body}
+		default:
+			return nil
+		}
+	}
+}
+
+// readMessage makes an error of the panic that is the decoder's answer to an
+// end within a message.
+func readMessage(in io.Reader) (m *dbus.Message, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("incomplete message: %v", r)
+		}
+	}()
+	return dbus.DecodeMessage(in)
 }
 
 // inScope is replaced by tests, which have no systemd.

@@ -2,6 +2,7 @@ package node
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -175,6 +176,29 @@ func TestScopeSilent(t *testing.T) {
 	defer cancel()
 	if err := startScope(ctx, socket, 1, "x.scope"); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestScopeCut: a manager that ends within a message is an error, wherever it
+// ends.
+func TestScopeCut(t *testing.T) {
+	var whole bytes.Buffer
+	signal := &dbus.Message{Type: dbus.TypeSignal, Headers: map[dbus.HeaderField]dbus.Variant{
+		dbus.FieldPath:      dbus.MakeVariant(dbus.ObjectPath("/org/freedesktop/systemd1")),
+		dbus.FieldInterface: dbus.MakeVariant("org.freedesktop.systemd1.Manager"),
+		dbus.FieldMember:    dbus.MakeVariant("UnitNew"),
+		dbus.FieldSignature: dbus.MakeVariant(dbus.SignatureOf("")),
+	}, Body: []any{"podrun-1.scope"}}
+	if err := signal.EncodeTo(&whole, binary.LittleEndian); err != nil {
+		t.Fatal(err)
+	}
+	for n := range whole.Len() {
+		if m, err := readMessage(bytes.NewReader(whole.Bytes()[:n])); err == nil {
+			t.Fatalf("%d of %d bytes are %v", n, whole.Len(), m)
+		}
+	}
+	if _, err := readMessage(&whole); err != nil {
+		t.Error(err)
 	}
 }
 
