@@ -23,7 +23,7 @@ import (
 )
 
 // scopePatience bounds what a start waits for systemd, once a session.
-const scopePatience = time.Second
+const scopePatience = 3 * time.Second
 
 // delegate asks systemd, where there is one, for a cgroup of our own for a new
 // reaper and all that it will start: a transient scope with Delegate=yes. Only
