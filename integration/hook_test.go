@@ -76,6 +76,38 @@ lifecycle: {postStart: {sleep: {seconds: 1}}}
 	e.ok("delete", "pod", "probed", "--grace-period=1")
 }
 
+// TestHTTPHooks: the node asks, at the pod's address; the server is a sidecar
+// here, which is there before and after the container with the hooks.
+func TestHTTPHooks(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	e.start(`
+apiVersion: v1
+kind: Pod
+metadata: {name: hooked}
+spec:
+  restartPolicy: Never
+  initContainers:
+  - name: server
+    image: app
+    command: [app, http, -port, "8080"]
+    ports: [{name: web, containerPort: 8080}]
+    restartPolicy: Always
+    startupProbe: {tcpSocket: {port: web}, periodSeconds: 1, failureThreshold: 60}
+  containers:
+  - name: main
+    image: busybox
+    command: [sh, -c, "trap 'exit 1' TERM; sleep infinity & wait"]
+    lifecycle:
+      postStart: {httpGet: {port: 8080, path: "/status/204?begun"}}
+      preStop: {httpGet: {port: 8080, path: "/status/204?ending"}}
+`, "hooked")
+	mustContain(t, e.ok("logs", "hooked", "-c", "server"), "GET /status/204?begun from ")
+	e.ok("stop", "-t", "20", "hooked/main")
+	e.when("hooked", "at its end", func(p *corev1.Pod) bool { return p.Status.Phase == corev1.PodFailed })
+	mustContain(t, e.ok("logs", "hooked", "-c", "server"), "GET /status/204?begun from ", "GET /status/204?ending from ")
+}
+
 func TestPostStartFails(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
