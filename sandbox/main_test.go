@@ -83,10 +83,11 @@ func inMode(m string) (err error) {
 		}
 	}
 	cmd := exec.Command(exe, args...)
-	cmd.Env = append(os.Environ(), modeVariable+"="+m, dirVariable+"="+filepath.Join(dir, "tmp"))
+	tmp := filepath.Join(dir, "tmp") // which it, unlike ours, is let into
+	cmd.Env = append(os.Environ(), modeVariable+"="+m, dirVariable+"="+tmp, "TMPDIR="+tmp)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
-	if err := os.Mkdir(filepath.Join(dir, "tmp"), 0o755); err != nil {
+	if err := os.Mkdir(tmp, 0o755); err != nil {
 		return err
 	}
 	if m == modeRoot {
