@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/opencontainers/cgroups"
 	"github.com/opencontainers/cgroups/fs2"
@@ -51,6 +52,7 @@ const nodeCgroup = "podrun-node"
 // with an error, only without limits.
 func openCgroups(rootless bool) (*cgroupTree, error) {
 	t := &cgroupTree{rootless: rootless}
+	settleV1()
 	err := t.open()
 	if err != nil {
 		t.base, t.reason = "", err.Error()
@@ -105,6 +107,19 @@ func isDelegated(path string) bool {
 	n, err := unix.Getxattr(path, "user.delegate", mark)
 	return err == nil && n == 1 && mark[0] == '1'
 }
+
+// settleV1 lets libcontainer's cgroup v1 code look once at what it keeps in a
+// variable without a lock (the names of blkio's files), before containers start
+// side by side. Nothing is written: there are no paths and no limits.
+var settleV1 = sync.OnceFunc(func() {
+	if cgroups.IsCgroup2UnifiedMode() {
+		return
+	}
+	none := &cgroups.Cgroup{Rootless: true, Resources: &cgroups.Resources{SkipDevices: true}}
+	if m, err := manager.NewWithPaths(none, map[string]string{}); err == nil {
+		_ = m.Set(none.Resources)
+	}
+})
 
 // v1Parent holds the containers' cgroups with version 1.
 const v1Parent = "podrun"

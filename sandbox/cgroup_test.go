@@ -1,9 +1,11 @@
 package sandbox
 
 import (
+	"sync"
 	"testing"
 
 	"github.com/opencontainers/cgroups"
+	"github.com/opencontainers/cgroups/manager"
 )
 
 func TestResourcesOfBothVersions(t *testing.T) {
@@ -55,4 +57,24 @@ func TestPlaces(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestCgroupsSideBySide: containers that start together share what
+// libcontainer keeps of cgroup v1. Only the race detector can object.
+func TestCgroupsSideBySide(t *testing.T) {
+	tree, _ := openCgroups(true)
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			config := tree.config("", "podrun-test", Resources{})
+			config.Resources.SkipDevices = true
+			m, err := manager.NewWithPaths(config, map[string]string{"": "/sys/fs/cgroup/podrun-test"})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			_ = m.Set(config.Resources)
+		})
+	}
+	all.Wait()
 }
