@@ -14,7 +14,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
 // Platform is what an image is built for.
@@ -158,14 +157,6 @@ func (w *wire) offers(d *remote.Descriptor) error {
 		}
 	}
 	return fmt.Errorf("the image is not made for %s, only for %v", w.platform, have)
-}
-
-// compressed tells the media type of a layer and whether podrun can read it.
-func checkLayerType(t types.MediaType) error {
-	if !t.IsDistributable() {
-		return fmt.Errorf("layer of type %q is not distributable: its registry does not have it", t)
-	}
-	return nil
 }
 
 // userKeychain reads ~/.config/containers/auth.json, which podman falls back
