@@ -2,6 +2,7 @@ package integration
 
 import (
 	"encoding/json"
+	"fmt"
 	"strconv"
 	"strings"
 	"testing"
@@ -40,6 +41,40 @@ func TestTerminationMessage(t *testing.T) {
 		text := e.ok("describe", "pod", tt.name)
 		if strings.Contains(text, "Message:") != (tt.want != "") {
 			t.Errorf("%s: describe says %s", tt.name, text)
+		}
+	}
+}
+
+// TestTerminationMessagesOfManyContainers: 12 KiB are for the containers of a
+// pod together, init containers among them, and each has an equal part.
+func TestTerminationMessagesOfManyContainers(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	const much = "yes 0123456 | head -n 1000 >/dev/termination-log"
+	for _, tt := range []struct {
+		name  string
+		inits []string
+		mains int
+		want  int // bytes of each
+	}{
+		{"three", nil, 3, 4096},
+		{"four", nil, 4, 3072},
+		{"six", []string{"init=" + much}, 5, 2048},
+	} {
+		var mains []string
+		for i := range tt.mains {
+			mains = append(mains, fmt.Sprintf("c%d=%s", i, much))
+		}
+		e.apply(lifecyclePod(tt.name, "restartPolicy: Never", tt.inits, mains))
+		p := e.when(tt.name, "ended", func(p *corev1.Pod) bool { return p.Status.Phase == corev1.PodSucceeded })
+		all := append(p.Status.InitContainerStatuses, p.Status.ContainerStatuses...)
+		if len(all) != len(tt.inits)+tt.mains {
+			t.Errorf("%s: %d statuses", tt.name, len(all))
+		}
+		for _, s := range all {
+			if end := s.State.Terminated; end == nil || end.Message != strings.Repeat("0123456\n", tt.want/8) {
+				t.Errorf("%s: container %s: got %d bytes, want %d: %.40q", tt.name, s.Name, len(end.Message), tt.want, end.Message)
+			}
 		}
 	}
 }

@@ -47,6 +47,45 @@ command: [sleep, infinity]
 	mustContain(t, row(e.ok("get", "pods"), "probed"), "probed 1/2 Running 0")
 }
 
+// TestSidecarLiveness: a sidecar whose own liveness probe fails is made again
+// alone while the init containers behind it run, and with the group beside the
+// main ones.
+func TestSidecarLiveness(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	const probe = ", livenessProbe: {exec: {command: [test, '!', -e, /sick]}, periodSeconds: 1, failureThreshold: 1, timeoutSeconds: 30}"
+	e.apply(lifecyclePod("group", "terminationGracePeriodSeconds: 1",
+		[]string{"side " + sidecar + probe + "=exec sleep 3600", "init=while [ ! -e /shared/go ]; do sleep 0.1; done"}, []string{"main=exec sleep 3600"}))
+	runs := func(n int32) func(p *corev1.Pod) bool {
+		return func(p *corev1.Pod) bool {
+			return status(p, "side").State.Running != nil && status(p, "side").RestartCount == n && status(p, "init").State.Running != nil
+		}
+	}
+	before := e.when("group", "in its init container", runs(0))
+	e.ok("exec", "group", "-c", "side", "--", "touch", "/sick")
+	after := e.when("group", "with its sidecar made again", runs(1))
+	if status(before, "init").ContainerID != status(after, "init").ContainerID {
+		t.Error("the init container was made again")
+	}
+	if end := status(after, "side").LastTerminationState.Terminated; end == nil || end.ExitCode != 137 {
+		t.Errorf("got %+v, want it killed after its grace period", status(after, "side"))
+	}
+	mustContain(t, e.ok("describe", "pod", "group"), "Liveness probe failed:", "Container side failed liveness probe, will be restarted", "container side was killed by signal 9 (killed), exit code 137; it is made again")
+
+	e.ok("exec", "group", "-c", "side", "--", "touch", "/shared/go")
+	before = e.restarted("group", 1)
+	e.ok("exec", "group", "-c", "side", "--", "touch", "/sick")
+	after = e.restarted("group", 2)
+	for name, id := range ids(after) {
+		if id == ids(before)[name] {
+			t.Errorf("%s was not made again", name)
+		}
+	}
+	if s := status(after, "main"); s.RestartCount != 0 {
+		t.Errorf("got %+v, want the restart counted on the sidecar", s)
+	}
+}
+
 // TestProbeHostNetwork: a pod in the host's network is asked there, and a host
 // in a manifest is the host's to reach.
 func TestProbeHostNetwork(t *testing.T) {

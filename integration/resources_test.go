@@ -132,6 +132,37 @@ func TestOOMKilled(t *testing.T) {
 	}
 }
 
+// TestOOMKilledBesideMain: so is one that is no main container, and what follows
+// is what follows any failure of it.
+func TestOOMKilledBesideMain(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	if !e.limitsKept() {
+		return // TestLimits has it
+	}
+	const eat = "if [ -e /shared/eat ]; then rm /shared/eat; x=$(head -c 200000000 /dev/zero | tr '\\0' x); fi; exec sleep 3600"
+	const limits = "resources: {limits: {memory: 32Mi}}"
+	e.apply(lifecyclePod("init", "restartPolicy: Never", []string{"c " + limits + "=touch /shared/eat; " + eat}, []string{"main=exec sleep 3600"}))
+	e.start(lifecyclePod("side", "", []string{"c " + sidecar + ", " + limits + "=while :; do (" + strings.Replace(eat, "exec sleep 3600", "true", 1) + ") || exit; sleep 0.1; done"}, []string{"main=exec sleep 3600"}), "side")
+
+	p := e.when("init", "is over", func(p *corev1.Pod) bool { return p.Status.Phase == corev1.PodFailed })
+	if end := status(p, "c").State.Terminated; end == nil || end.Reason != "OOMKilled" || end.ExitCode != 137 {
+		t.Errorf("init container: %+v", status(p, "c"))
+	}
+	mustContain(t, row(e.ok("get", "pods"), "init"), "Init:OOMKilled")
+
+	before := ids(e.pod("side"))
+	e.ok("exec", "side", "-c", "main", "--", "touch", "/shared/eat")
+	p = e.restarted("side", 1)
+	if end := status(p, "c").LastTerminationState.Terminated; end == nil || end.Reason != "OOMKilled" || end.ExitCode != 137 {
+		t.Errorf("sidecar: %+v", status(p, "c"))
+	}
+	if ids(p)["main"] == before["main"] {
+		t.Error("the sidecar is one of the group, and the main container was not made again")
+	}
+	mustContain(t, e.ok("describe", "pod", "side"), "container c ran out of memory and was killed; all 2 containers are made again")
+}
+
 // TestResourcesOfPod: the pod's own resources bound its containers together.
 func TestResourcesOfPod(t *testing.T) {
 	t.Parallel()

@@ -203,6 +203,15 @@ status: {}
 	if err := yaml.UnmarshalStrict([]byte(out), &p); err != nil || len(p.Labels) > 0 || p.Annotations["a"] != "b" || p.Spec.Hostname != "other" || p.Spec.Containers[0].Image != "i" || p.Spec.DNSPolicy != corev1.DNSClusterFirst {
 		t.Errorf("%v: %s", err, out)
 	}
+	// A server's has what the node sets, and what it refuses.
+	same(t, e.ok("run", "x", "--image=busybox", "--dry-run=server"), "pod/x created (server dry run)\n")
+	p = corev1.Pod{}
+	out = e.ok("run", "x", "--image=busybox", "--port=80", "--dry-run=server", "-o", "yaml")
+	if err := yaml.UnmarshalStrict([]byte(out), &p); err != nil || p.Kind != "Pod" || p.Namespace != "default" || p.UID == "" || p.CreationTimestamp.IsZero() ||
+		*p.Spec.TerminationGracePeriodSeconds != 30 || p.Spec.Containers[0].ImagePullPolicy != corev1.PullAlways || p.Spec.Containers[0].Ports[0].Protocol != corev1.ProtocolTCP || p.Status.Phase != corev1.PodPending {
+		t.Errorf("%v: %s", err, out)
+	}
+	mustContain(t, e.fails(1, "run", "x", "--image=busybox", "--port=70000", "--dry-run=server", "-o", "yaml"), `The Pod "x" is invalid: spec.containers[0].ports[0].containerPort: Invalid value: 70000`)
 	if e.exists("x") {
 		t.Error("it was made")
 	}

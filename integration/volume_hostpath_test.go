@@ -4,10 +4,14 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestHostPath: every type, in the kubelet's words, and who owns what a
@@ -61,4 +65,109 @@ func TestHostPath(t *testing.T) {
 			return ""
 		})
 	}
+}
+
+// inNode runs a command where the node is: in its mount namespace, and as root
+// of its user namespace.
+func (e *env) inNode(args ...string) {
+	e.t.Helper()
+	enter := []string{"--target", strconv.Itoa(e.nodePID()), "--mount"}
+	if os.Geteuid() != 0 {
+		enter = append(enter, "--user", "--preserve-credentials")
+	}
+	if out, err := exec.Command("nsenter", append(append(enter, "--"), args...)...).CombinedOutput(); err != nil {
+		e.t.Fatalf("%v: %v: %s", args, err, out)
+	}
+}
+
+// TestHostPathPropagation: what is mounted on a host path later is there for
+// the containers that ask for it, and what one of them mounts for the others and
+// the node.
+func TestHostPathPropagation(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Parallel() // root's mount on the host would be in the nodes of other tests
+	}
+	e := newEnv(t)
+	dir := filepath.Join(e.home, "host")
+	for _, name := range []string{"early", "late", "back", "sub/late"} {
+		if err := os.MkdirAll(filepath.Join(dir, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if os.Geteuid() == 0 {
+		// A mount of the host that passes on what is mounted below it: the
+		// node's own mount namespace, and what it shares, receive that.
+		for _, m := range []struct {
+			source string
+			flags  uintptr
+		}{{dir, unix.MS_BIND}, {"", unix.MS_SHARED}} {
+			if err := unix.Mount(m.source, dir, "", m.flags, ""); err != nil {
+				t.Fatal(err)
+			}
+		}
+		t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	}
+	// Somebody has to hold the node's mounts.
+	e.start(podYAML("first", "", "c=exec sleep 3600"), "first")
+	if os.Geteuid() != 0 {
+		e.inNode("mount", "--bind", "--make-shared", dir, dir)
+	}
+	e.inNode("mount", "-t", "tmpfs", "early", dir+"/early")
+	e.start(`
+apiVersion: v1
+kind: Pod
+metadata: {name: p}
+spec:
+  terminationGracePeriodSeconds: 0
+  volumes: [{name: v, hostPath: {path: `+dir+`, type: Directory}}]
+  containers:
+  - {name: both, image: busybox, command: [sleep, "3600"], securityContext: {privileged: true}, volumeMounts: [{name: v, mountPath: /v, mountPropagation: Bidirectional}]}
+  - {name: host, image: busybox, command: [sleep, "3600"], volumeMounts: [{name: v, mountPath: /v, mountPropagation: HostToContainer}]}
+  - {name: part, image: busybox, command: [sleep, "3600"], volumeMounts: [{name: v, mountPath: /v, subPath: sub, mountPropagation: HostToContainer}]}
+  - {name: none, image: busybox, command: [sleep, "3600"], volumeMounts: [{name: v, mountPath: /v, mountPropagation: None}]}
+`, "p")
+	sees := func(place string, want map[string]string) {
+		t.Helper()
+		for c, types := range want {
+			if got := strings.TrimSpace(e.sh("p", c, "awk '$2 == \"/v/"+place+"\" { print $3 }' /proc/mounts").out); got != types {
+				t.Errorf("/v/%s of container %s is %q, want %q", place, c, got, types)
+			}
+		}
+	}
+	// What was there when they were made, all have.
+	sees("early", map[string]string{"both": "tmpfs", "host": "tmpfs", "none": "tmpfs"})
+	mount := func(place string) {
+		t.Helper()
+		if os.Geteuid() == 0 {
+			if err := unix.Mount("late", filepath.Join(dir, place), "tmpfs", 0, ""); err != nil {
+				t.Fatal(err)
+			}
+			return
+		}
+		e.inNode("mount", "-t", "tmpfs", "late", filepath.Join(dir, place))
+	}
+	mount("late")
+	mount("sub/late")
+	sees("late", map[string]string{"both": "tmpfs", "host": "tmpfs", "part": "tmpfs", "none": ""})
+	// Backwards only from a container that asks for both ways.
+	if r := e.sh("p", "both", "mount -t tmpfs back /v/back && touch /v/back/file"); r.code != 0 {
+		t.Fatal(r)
+	}
+	sees("back", map[string]string{"both": "tmpfs", "host": "tmpfs", "none": ""})
+	seen := len(mounts(strconv.Itoa(e.nodePID()), dir+"/back")) > 0
+	if seen != (os.Geteuid() != 0) {
+		t.Errorf("the node sees it at the host's path: %v", seen)
+	}
+	if len(mounts("self", dir+"/back")) > 0 {
+		t.Error("it came to the host")
+	}
+	// And an unmounting goes the same way.
+	if os.Geteuid() == 0 {
+		_ = unix.Unmount(dir+"/late", 0)
+	} else {
+		e.inNode("umount", dir+"/late")
+	}
+	sees("late", map[string]string{"both": "", "host": "", "none": ""})
+	e.ok("delete", "pod", "p", "--now")
+	e.inNode("umount", "-l", dir)
 }
