@@ -11,20 +11,20 @@ import (
 	"sync"
 	"time"
 
+	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/miekg/dns"
-	"gvisor.dev/gvisor/pkg/tcpip"
-	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
 
 const (
+	dnsPort = "53"
 	// resolverTimeout is how long one of the host's resolvers has to answer.
 	resolverTimeout = 3 * time.Second
 	// maxResolvers is how many resolv.conf may name (resolv.conf(5)).
 	maxResolvers = 3
 )
 
-// resolver answers the pods' DNS queries, at the gateway, with what the
-// host's resolvers say. It runs in the host's network namespace: a resolver on
+// resolver answers the pods' DNS queries, in the pod network, with what the
+// host's resolvers say. It asks them from the host's network namespace: a resolver on
 // the host's loopback, such as systemd-resolved's, is reached.
 type resolver struct {
 	path    string
@@ -33,16 +33,26 @@ type resolver struct {
 	wait    sync.WaitGroup
 }
 
-func listenDNS(s *stack.Stack, at tcpip.Address, resolvConf string, log *slog.Logger) (*resolver, error) {
-	packets, err := listenUDP(s, at, dnsPort)
+// openDNS listens in the pod network, on every address that this process has
+// there: the bridge's own, and those of bridges that executed plugins made. A
+// kernel socket costs less than one of the gateway's stack, and pods without
+// an uplink have names too.
+func (n *Network) openDNS() (*resolver, error) {
+	var packets net.PacketConn
+	var streams net.Listener
+	err := n.pods.Do(func(ns.NetNS) (err error) {
+		if packets, err = net.ListenPacket("udp", ":"+dnsPort); err != nil {
+			return err
+		}
+		if streams, err = net.Listen("tcp", ":"+dnsPort); err != nil {
+			return errors.Join(err, packets.Close())
+		}
+		return nil
+	})
 	if err != nil {
 		return nil, err
 	}
-	streams, err := listenTCP(s, at, dnsPort)
-	if err != nil {
-		return nil, errors.Join(err, packets.Close())
-	}
-	r := &resolver{path: resolvConf, log: log}
+	r := &resolver{path: n.o.ResolvConf, log: n.log}
 	r.servers = []*dns.Server{
 		// The library wakes up after each ReadTimeout to read on: an idle node
 		// does not wake up.
@@ -54,7 +64,7 @@ func listenDNS(s *stack.Stack, at tcpip.Address, resolvConf string, log *slog.Lo
 		server.NotifyStartedFunc = func() { close(started) }
 		r.wait.Go(func() {
 			if err := server.ActivateAndServe(); err != nil {
-				log.Debug("DNS ends", "err", err)
+				n.log.Debug("DNS ends", "err", err)
 			}
 		})
 		<-started

@@ -75,7 +75,8 @@ type Network struct {
 	pods   ns.NetNS // the pod network
 	list   *libcni.NetworkConfigList
 	lib    *libcni.CNIConfig
-	bridge int // its index, in the pod network
+	bridge int       // its index, in the pod network
+	dns    *resolver // nil: its port was taken
 
 	mu       sync.Mutex
 	uplink   *uplink
@@ -112,6 +113,10 @@ func Open(ctx context.Context, o Options) (_ *Network, err error) {
 		return nil, errors.Join(err, n.pods.Close())
 	}
 	n.lib = libcni.NewCNIConfigWithCacheDir(o.PluginDirs, filepath.Join(n.dir, "cache"), &executor{n: n})
+	if n.dns, err = n.openDNS(); err != nil {
+		n.problems = append(n.problems, Problem{Summary: "pods cannot look up names: DNS in the pod network: " + err.Error()})
+		n.log.Warn("no DNS", "err", err)
+	}
 	if o.Uplink {
 		if n.uplink, err = n.openUplink(); err != nil {
 			n.problems = append(n.problems, uplinkProblem(err))
@@ -124,6 +129,9 @@ func Open(ctx context.Context, o Options) (_ *Network, err error) {
 // Close ends this process's part, the gateway. Pods keep their addresses and
 // reach each other; the next Open gives them back the way out.
 func (n *Network) Close() error {
+	if n.dns != nil {
+		n.dns.close()
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.uplink != nil {
@@ -264,7 +272,9 @@ func (n *Network) result(answer types.Result) (*Result, error) {
 	defer n.mu.Unlock()
 	if n.uplink != nil && n.o.Conflist == nil {
 		out.HostIP = n.plan.host
-		out.DNS.Servers = append(out.DNS.Servers, n.plan.gateway.String())
+	}
+	if n.dns != nil && n.o.Conflist == nil {
+		out.DNS.Servers = append(out.DNS.Servers, n.plan.bridge.String())
 		host := readResolvConf(n.o.ResolvConf)
 		out.DNS.Searches = append(out.DNS.Searches, host.searches...)
 	}

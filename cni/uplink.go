@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"sync"
@@ -13,7 +12,6 @@ import (
 	"github.com/containers/gvisor-tap-vsock/pkg/services/forwarder"
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip"
-	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/link/fdbased"
 	"gvisor.dev/gvisor/pkg/tcpip/link/nested"
@@ -28,7 +26,6 @@ import (
 const (
 	tapName = "tap0"
 	nicID   = 1
-	dnsPort = 53
 )
 
 // gatewayMAC is fixed: pods that outlive this process keep it in their ARP
@@ -43,7 +40,6 @@ type uplink struct {
 	stack  *stack.Stack
 	tap    *os.File
 	cancel context.CancelFunc
-	dns    *resolver
 }
 
 func (n *Network) openUplink() (_ *uplink, err error) {
@@ -81,11 +77,6 @@ func (n *Network) openUplink() (_ *uplink, err error) {
 	s.SetTransportProtocolHandler(tcp.ProtocolNumber, tcp.NewForwarder(s, 0, maxConnecting, f.handle).HandlePacket)
 	nat := map[tcpip.Address]tcpip.Address{host: tcpip.AddrFrom4([4]byte{127, 0, 0, 1})}
 	s.SetTransportProtocolHandler(udp.ProtocolNumber, forwarder.UDP(s, nat, new(sync.Mutex), true).HandlePacket)
-
-	if u.dns, err = listenDNS(s, gateway, n.o.ResolvConf, n.log); err != nil {
-		u.close()
-		return nil, err
-	}
 	return u, nil
 }
 
@@ -123,9 +114,6 @@ func (u *uplink) configure(link stack.LinkEndpoint, gateway tcpip.Address, subne
 // close ends the gateway and all connections through it.
 func (u *uplink) close() {
 	u.cancel()
-	if u.dns != nil {
-		u.dns.close()
-	}
 	u.stack.Destroy()
 	_ = u.tap.Close()
 }
@@ -230,13 +218,4 @@ func uplinkProblem(err error) Problem {
 		p.Mend = "as root: modprobe tun; if /dev/net/tun is still missing: mkdir -p /dev/net && mknod -m 0666 /dev/net/tun c 10 200"
 	}
 	return p
-}
-
-// listenUDP and listenTCP open sockets of the gateway itself.
-func listenUDP(s *stack.Stack, at tcpip.Address, port uint16) (net.PacketConn, error) {
-	return gonet.DialUDP(s, &tcpip.FullAddress{NIC: nicID, Addr: at, Port: port}, nil, ipv4.ProtocolNumber)
-}
-
-func listenTCP(s *stack.Stack, at tcpip.Address, port uint16) (net.Listener, error) {
-	return gonet.ListenTCP(s, tcpip.FullAddress{NIC: nicID, Addr: at, Port: port}, ipv4.ProtocolNumber)
 }
