@@ -90,6 +90,29 @@ func (s *Store) fetch(ctx context.Context, at endpoint, l v1.Layer, diffID Diges
 		return 0, explain(err, at)
 	}
 	defer func() { err = errors.Join(err, blob.Close()) }()
+	digest, err := l.Digest()
+	if err != nil {
+		return 0, err
+	}
+	kept, err := s.newBlob(false)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, kept.abort()) }()
+	counter := &meter{r: io.TeeReader(blob, kept), total: total, report: report}
+	if size, err = s.install(ctx, counter, diffID); err != nil {
+		return 0, explain(err, at)
+	}
+	if err := kept.commit(Digest(digest.String()), false); err != nil {
+		return 0, err
+	}
+	report(Progress{Status: StatusComplete, Done: total, Total: total})
+	return size, nil
+}
+
+// install makes a layer of the compressed bytes that r holds, reading all of
+// them, and returns its unpacked size. Half a layer is never in its place.
+func (s *Store) install(ctx context.Context, r io.Reader, diffID Digest) (size int64, err error) {
 	dir, err := os.MkdirTemp(s.tmp(), "layer-")
 	if err != nil {
 		return 0, err
@@ -99,19 +122,13 @@ func (s *Store) fetch(ctx context.Context, at endpoint, l v1.Layer, diffID Diges
 			err = errors.Join(err, os.RemoveAll(dir))
 		}
 	}()
-	counter := &meter{r: blob, total: total, report: report}
-	size, err = s.unpack(ctx, counter, filepath.Join(dir, "fs"), diffID)
-	if err != nil {
-		return 0, explain(err, at)
+	if size, err = s.unpack(ctx, r, filepath.Join(dir, "fs"), diffID); err != nil {
+		return 0, err
 	}
 	if err := fault.Point("pull.unpacked"); err != nil {
 		return 0, err
 	}
-	if err := s.keep(dir, diffID, size); err != nil {
-		return 0, err
-	}
-	report(Progress{Status: StatusComplete, Done: total, Total: total})
-	return size, nil
+	return size, s.keep(dir, diffID, size)
 }
 
 // checkLayerType tells whether podrun can read a layer of a media type.

@@ -57,16 +57,11 @@ func (s *Store) resolve(ctx context.Context, ref Reference, credentials []Creden
 // here already is not fetched again; when the name still stands for the same,
 // one request is all. Concurrent pulls share the layers they have in common.
 func (s *Store) Pull(ctx context.Context, ref Reference, o PullOptions) (*Image, error) {
+	defer s.hold()()
 	s.mu.Lock()
 	n, known := s.byName[ref.String()]
 	img := s.images[n.ID]
-	s.pulls++
 	s.mu.Unlock()
-	defer func() {
-		s.mu.Lock()
-		s.pulls--
-		s.mu.Unlock()
-	}()
 	if known && ref.Digest() != "" && n.Top == ref.Digest() {
 		return img, nil // a digest stands for the same for ever
 	}
@@ -126,7 +121,10 @@ func (s *Store) pullFrom(ctx context.Context, at endpoint, ref Reference, o Pull
 	known := s.images[Digest(id.String())]
 	s.mu.Unlock()
 	if known != nil {
-		return s.add(known, ref, f.top)
+		if _, err := s.putBlob(f.named, false); err != nil {
+			return nil, err
+		}
+		return s.add(known, &ref, f.top)
 	}
 	config, err := f.image.ConfigFile()
 	if err != nil {
@@ -158,10 +156,32 @@ func (s *Store) pullFrom(ctx context.Context, at endpoint, ref Reference, o Pull
 	for _, n := range sizes {
 		img.Size += n
 	}
+	if err := s.keepDocuments(img, f); err != nil {
+		return nil, err
+	}
 	if err := fault.Point("pull.add"); err != nil {
 		return nil, err
 	}
-	return s.add(img, ref, f.top)
+	return s.add(img, &ref, f.top)
+}
+
+// keepDocuments keeps the documents of an image from a registry as they came.
+func (s *Store) keepDocuments(img *Image, f *found) error {
+	manifest, err := f.image.RawManifest()
+	if err != nil {
+		return err
+	}
+	config, err := f.image.RawConfigFile()
+	if err != nil {
+		return err
+	}
+	for _, document := range [][]byte{f.named, config, manifest} {
+		if img.Manifest, err = s.putBlob(document, false); err != nil {
+			return err
+		}
+	}
+	img.Blobs, err = layersOf(manifest)
+	return err
 }
 
 func newImage(id Digest, c *v1.ConfigFile) *Image {

@@ -1,12 +1,12 @@
 package image
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -36,15 +36,20 @@ type Config struct {
 
 // Image is an image that is here, whole. It is shared: nobody may change it.
 type Image struct {
-	ID         Digest    `json:"id"`         // of the config
-	Digest     Digest    `json:"digest"`     // of the manifest or index its name stood for
-	References []string  `json:"references"` // whole names, sorted
-	Config     Config    `json:"config"`
-	Platform   Platform  `json:"platform"`
-	Layers     []Digest  `json:"layers"` // diff IDs, base first
-	Size       int64     `json:"size"`   // bytes, unpacked
-	Created    time.Time `json:"created"`
-	Pulled     time.Time `json:"pulled"`
+	ID         Digest   `json:"id"`         // of the config
+	Digest     Digest   `json:"digest"`     // of the manifest or index its name stood for
+	References []string `json:"references"` // whole names, sorted
+	Config     Config   `json:"config"`
+	Platform   Platform `json:"platform"`
+	Layers     []Digest `json:"layers"` // diff IDs, base first
+	// Manifest is what is kept of the image as it came, "" when that is
+	// nothing; Blobs are its layers in the same order, which garbage collection
+	// may have removed.
+	Manifest Digest    `json:"manifest,omitempty"`
+	Blobs    []Blob    `json:"blobs,omitempty"`
+	Size     int64     `json:"size"` // bytes, unpacked
+	Created  time.Time `json:"created"`
+	Pulled   time.Time `json:"pulled"`
 }
 
 // Options of a Store; the zero value is fine.
@@ -72,7 +77,11 @@ type Store struct {
 	images  map[Digest]*Image
 	byName  map[string]named
 	flights map[Digest]*flight // layers on their way, by diff ID
-	pulls   int                // going on: their layers are not swept
+	holds   int                // what is on its way in is not swept while there are any
+	unswept bool               // a sweep was asked for meanwhile
+	used    map[Digest]time.Time
+	// usedSince: used is newer than the file.
+	usedSince bool
 }
 
 // named is what a reference stands for here.
@@ -85,6 +94,9 @@ type named struct {
 type index struct {
 	Images map[Digest]*Image `json:"images"`
 	Names  map[string]named  `json:"names"`
+	// Used tells when each was last asked for. It is saved with the next change
+	// of the rest and when the store is closed: it only decides an order.
+	Used map[Digest]time.Time `json:"used,omitempty"`
 }
 
 // Open opens the store at dir, making it if need be, and removes what an
@@ -92,7 +104,7 @@ type index struct {
 func Open(dir string, o Options) (*Store, error) {
 	s := &Store{
 		dir: dir, log: o.Logger, registries: o.Registries, singleID: o.SingleID,
-		images: map[Digest]*Image{}, byName: map[string]named{}, flights: map[Digest]*flight{},
+		images: map[Digest]*Image{}, byName: map[string]named{}, flights: map[Digest]*flight{}, used: map[Digest]time.Time{},
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -109,7 +121,7 @@ func Open(dir string, o Options) (*Store, error) {
 		o.MaxParallel = 4
 	}
 	s.slots = make(chan struct{}, o.MaxParallel)
-	for _, d := range []string{dir, s.tmp(), s.layers()} {
+	for _, d := range []string{dir, s.tmp(), s.layers(), s.blobs()} {
 		// Layers are read by containers of any user: the path to them is open.
 		if err := os.MkdirAll(d, 0o711); err != nil {
 			return nil, fmt.Errorf("cannot open image store: %w", err)
@@ -128,8 +140,15 @@ func Open(dir string, o Options) (*Store, error) {
 	return s, s.sweep()
 }
 
-// Close frees the store. Nothing needs flushing.
-func (s *Store) Close() error { return nil }
+// Close saves when images were last used.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.usedSince {
+		return nil
+	}
+	return s.save()
+}
 
 func (s *Store) tmp() string    { return filepath.Join(s.dir, "tmp") }
 func (s *Store) layers() string { return filepath.Join(s.dir, "layers") }
@@ -160,15 +179,20 @@ func (s *Store) load() error {
 	if i.Names != nil {
 		s.byName = i.Names
 	}
+	if i.Used != nil {
+		s.used = i.Used
+	}
 	return nil
 }
 
 // save writes images.json. s.mu is held.
 func (s *Store) save() error {
-	data, err := json.Marshal(index{s.images, s.byName})
+	maps.DeleteFunc(s.used, func(id Digest, _ time.Time) bool { return s.images[id] == nil })
+	data, err := json.Marshal(index{s.images, s.byName, s.used})
 	if err != nil {
 		return err
 	}
+	s.usedSince = false
 	return atomicfile.Write(filepath.Join(s.dir, "images.json"), data, 0o600)
 }
 
@@ -178,12 +202,12 @@ func (s *Store) Lookup(ref Reference) (*Image, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if n, ok := s.byName[ref.String()]; ok {
-		return s.images[n.ID], nil
+		return s.use(n.ID), nil
 	}
 	if d := ref.Digest(); d != "" {
 		for _, n := range s.byName {
 			if n.Top == d {
-				return s.images[n.ID], nil
+				return s.use(n.ID), nil
 			}
 		}
 	}
@@ -195,7 +219,17 @@ func (s *Store) Lookup(ref Reference) (*Image, error) {
 func (s *Store) Get(id string) (*Image, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.get(id)
+	img, err := s.get(id)
+	if err != nil {
+		return nil, err
+	}
+	return s.use(img.ID), nil
+}
+
+// use notes that an image is wanted. s.mu is held.
+func (s *Store) use(id Digest) *Image {
+	s.used[id], s.usedSince = time.Now(), true
+	return s.images[id]
 }
 
 func (s *Store) get(id string) (*Image, error) {
@@ -232,26 +266,39 @@ func (s *Store) List() ([]*Image, error) {
 	return list, nil
 }
 
-// add names an image that is whole, and saves it.
-func (s *Store) add(img *Image, ref Reference, top Digest) (*Image, error) {
+// add names an image that is whole, and saves it. A nil ref adds it without a
+// name; top is what ref stands for in its registry.
+func (s *Store) add(img *Image, ref *Reference, top Digest) (*Image, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if known, ok := s.images[img.ID]; ok {
 		copied := *known
+		if copied.Manifest == "" { // an older podrun kept nothing of it
+			copied.Manifest, copied.Blobs = img.Manifest, img.Blobs
+		}
 		img = &copied
 	}
-	full := ref.String()
-	if old, ok := s.byName[full]; ok && old.ID != img.ID {
+	img.Digest = top
+	s.images[img.ID] = img
+	s.use(img.ID)
+	if ref != nil {
+		s.name(img.ID, ref.String(), top)
+	}
+	return s.images[img.ID], s.save()
+}
+
+// name gives an image a name, which another may have had. s.mu is held.
+func (s *Store) name(id Digest, full string, top Digest) {
+	if old, ok := s.byName[full]; ok && old.ID != id {
 		s.unname(full)
 	}
+	s.byName[full] = named{ID: id, Top: top}
+	img := *s.images[id]
 	if !slices.Contains(img.References, full) {
 		img.References = append(slices.Clone(img.References), full)
 		slices.Sort(img.References)
 	}
-	img.Digest = top
-	s.images[img.ID] = img
-	s.byName[full] = named{ID: img.ID, Top: top}
-	return img, s.save()
+	s.images[id] = &img
 }
 
 // unname takes a name from its image, which stays. s.mu is held.
@@ -263,99 +310,6 @@ func (s *Store) unname(full string) {
 		copied.References = slices.DeleteFunc(slices.Clone(img.References), func(r string) bool { return r == full })
 		s.images[n.ID] = &copied
 	}
-}
-
-// Remove removes a name, or an image by its ID with all its names, as "docker
-// rmi" does, and returns what it did in docker's words. An image goes with its
-// last name. ErrInUse when inUse says that a container has the image, unless
-// it keeps another name; force takes several names of one ID away at once.
-func (s *Store) Remove(_ context.Context, nameOrID string, inUse func(Digest) (user string, used bool), force bool) ([]string, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var names []string
-	var img *Image
-	ref, err := ParseReference(nameOrID)
-	if n, ok := s.byName[ref.String()]; err == nil && ok {
-		img, names = s.images[n.ID], []string{ref.String()}
-	} else if img, err = s.get(nameOrID); err != nil {
-		return nil, err
-	} else {
-		names = slices.Clone(img.References)
-		if len(names) > 1 && !force {
-			return nil, hint.Wrap(fmt.Errorf("image %s has several names: %s", img.ID.Hex()[:12], strings.Join(names, ", ")), "remove them by name, or use --force")
-		}
-	}
-	last := len(names) == len(img.References)
-	if last && inUse != nil {
-		if user, used := inUse(img.ID); used {
-			return nil, hint.Wrap(fmt.Errorf("%w by %s", ErrInUse, user), "delete the pod first")
-		}
-	}
-	var done []string
-	for _, n := range names {
-		s.unname(n)
-		done = append(done, "Untagged: "+familiar(n))
-	}
-	if last {
-		delete(s.images, img.ID)
-		done = append(done, "Deleted: "+string(img.ID))
-	}
-	// First the file that names the layers, then the layers.
-	if err := s.save(); err != nil {
-		return nil, err
-	}
-	if last && s.pulls == 0 {
-		err = s.sweepLocked()
-	}
-	return done, err
-}
-
-func familiar(full string) string {
-	ref, err := ParseReference(full)
-	if err != nil {
-		return full
-	}
-	return ref.Familiar()
-}
-
-// sweep removes the layers that no image has.
-func (s *Store) sweep() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.sweepLocked()
-}
-
-func (s *Store) sweepLocked() error {
-	keep := map[string]bool{}
-	for _, img := range s.images {
-		for _, l := range img.Layers {
-			keep[s.layerDir(l)] = true
-		}
-	}
-	entries, err := os.ReadDir(s.layers())
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, e := range entries {
-		if path := filepath.Join(s.layers(), e.Name()); !keep[path] {
-			errs = append(errs, os.RemoveAll(path))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-func removeContents(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // inUserNamespace tells whether user IDs here are not the machine's.

@@ -107,6 +107,7 @@ func (w *wire) head(ctx context.Context, at endpoint, ref Reference) (Digest, er
 type found struct {
 	at    endpoint
 	top   Digest // of what the reference named, an index or a manifest
+	named []byte // the bytes of that
 	image v1.Image
 }
 
@@ -132,7 +133,7 @@ func (w *wire) find(ctx context.Context, at endpoint, ref Reference) (*found, er
 	if err != nil {
 		return nil, explain(err, at)
 	}
-	return &found{at: at, top: Digest(d.Digest.String()), image: img}, nil
+	return &found{at: at, top: Digest(d.Digest.String()), named: d.Manifest, image: img}, nil
 }
 
 // offers tells whether an index has an image for our platform, and if not,

@@ -1,0 +1,186 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"get.podrun.dev/podrun/internal/fault"
+	"get.podrun.dev/podrun/internal/hint"
+)
+
+// Remove removes a name, or an image by its ID with all its names, as "docker
+// rmi" does, and returns what it did in docker's words. An image goes with its
+// last name. ErrInUse when inUse says that a container has the image, unless
+// it keeps another name; force takes several names of one ID away at once.
+func (s *Store) Remove(_ context.Context, nameOrID string, inUse func(Digest) (user string, used bool), force bool) ([]string, error) {
+	s.mu.Lock()
+	img, names, err := s.find(nameOrID)
+	if err != nil {
+		s.mu.Unlock()
+		return nil, err
+	}
+	if len(names) == 0 {
+		names = slices.Clone(img.References)
+		if len(names) > 1 && !force {
+			s.mu.Unlock()
+			return nil, hint.Wrap(fmt.Errorf("image %s has several names: %s", img.ID.Hex()[:12], strings.Join(names, ", ")), "remove them by name, or use --force")
+		}
+	}
+	last := len(names) == len(img.References)
+	if last && inUse != nil {
+		if user, used := inUse(img.ID); used {
+			s.mu.Unlock()
+			return nil, hint.Wrap(fmt.Errorf("%w by %s", ErrInUse, user), "delete the pod first")
+		}
+	}
+	done, err := s.drop(img.ID, names, last)
+	s.mu.Unlock()
+	if err == nil && last {
+		err = s.sweep()
+	}
+	return done, err
+}
+
+// find returns the image that a name or an ID stands for, and the name if it
+// is one. s.mu is held.
+func (s *Store) find(nameOrID string) (*Image, []string, error) {
+	ref, err := ParseReference(nameOrID)
+	if err == nil {
+		if n, ok := s.byName[ref.String()]; ok {
+			return s.images[n.ID], []string{ref.String()}, nil
+		}
+	}
+	img, gerr := s.get(nameOrID)
+	if gerr == nil || err != nil || ref.Digest() == "" {
+		return img, nil, gerr
+	}
+	// REPOSITORY@DIGEST, where the name has a tag.
+	for full, n := range s.byName {
+		if r, err := ParseReference(full); err == nil && n.Top == ref.Digest() && r.repository == ref.repository && r.registry == ref.registry {
+			return s.images[n.ID], []string{full}, nil
+		}
+	}
+	return nil, nil, gerr
+}
+
+// drop takes names from an image, and the image away with the last, in docker's
+// words. s.mu is held; a sweep must follow.
+func (s *Store) drop(id Digest, names []string, last bool) ([]string, error) {
+	var done []string
+	for _, n := range names {
+		s.unname(n)
+		done = append(done, "Untagged: "+familiar(n))
+	}
+	if last {
+		delete(s.images, id)
+		done = append(done, "Deleted: "+string(id))
+	}
+	// First the file that names the layers, then the layers.
+	if err := s.save(); err != nil {
+		return nil, err
+	}
+	return done, fault.Point("image.dropped")
+}
+
+func familiar(full string) string {
+	ref, err := ParseReference(full)
+	if err != nil {
+		return full
+	}
+	return ref.Familiar()
+}
+
+// hold keeps sweeps off until release is called: what is on its way in belongs
+// to no image yet.
+func (s *Store) hold() (release func()) {
+	s.mu.Lock()
+	s.holds++
+	s.mu.Unlock()
+	return func() {
+		s.mu.Lock()
+		s.holds--
+		again := s.holds == 0 && s.unswept
+		s.mu.Unlock()
+		if again {
+			if err := s.sweep(); err != nil {
+				s.log.Warn("image sweep", "err", err)
+			}
+		}
+	}
+}
+
+// sweep removes the layers and the blobs that no image has, as soon as nothing
+// is on its way in. They are moved aside first: removing takes long, and a kill
+// leaves the rest to the next Open.
+func (s *Store) sweep() error {
+	trash, err := s.setAside()
+	if trash == "" {
+		return err
+	}
+	return errors.Join(err, os.RemoveAll(trash))
+}
+
+func (s *Store) setAside() (trash string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.unswept = s.holds > 0; s.unswept {
+		return "", nil
+	}
+	keep := s.reachable()
+	var errs []error
+	for _, dir := range []string{s.layers(), s.blobs()} {
+		entries, err := os.ReadDir(dir)
+		errs = append(errs, err)
+		for _, e := range entries {
+			path := filepath.Join(dir, e.Name())
+			if keep[path] {
+				continue
+			}
+			if trash == "" {
+				if trash, err = os.MkdirTemp(s.tmp(), "trash-"); err != nil {
+					return "", err
+				}
+			}
+			errs = append(errs, os.Rename(path, filepath.Join(trash, e.Name())), fault.Point("image.swept"))
+		}
+	}
+	return trash, errors.Join(errs...)
+}
+
+// reachable are the paths of all that an image has. s.mu is held.
+func (s *Store) reachable() map[string]bool {
+	keep := map[string]bool{}
+	for _, img := range s.images {
+		for _, l := range img.Layers {
+			keep[s.layerDir(l)] = true
+		}
+		for _, d := range []Digest{img.ID, img.Digest, img.Manifest} {
+			keep[s.blobPath(d)] = true
+		}
+		for _, b := range img.Blobs {
+			keep[s.blobPath(b.Digest)] = true
+		}
+	}
+	for _, n := range s.byName {
+		keep[s.blobPath(n.Top)] = true
+	}
+	return keep
+}
+
+func removeContents(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
