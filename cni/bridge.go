@@ -5,13 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"get.podrun.dev/podrun/internal/fault"
 )
 
 const bridgeName = "podrun0"
@@ -33,39 +37,100 @@ func handle(fd uintptr) (h *netlink.Handle, err error) {
 	return h, nil
 }
 
-// openBridge finds the bridge of the pod network or makes it, and returns its
-// index.
-func (n *Network) openBridge() (int, error) {
+// openBridge finds the bridge of the pod network or makes it. It sets n.bridge,
+// its index, and takes IPv6 out of the plan when the kernel has none for it.
+func (n *Network) openBridge() error {
 	h, err := handle(n.pods.Fd())
 	if err != nil {
-		return 0, err
+		return err
 	}
 	defer h.Close()
-	if link, err := h.LinkByName(bridgeName); err == nil && link.Attrs().Flags&net.FlagUp != 0 {
-		return link.Attrs().Index, nil
+	ip := &net.IPNet{IP: n.plan.bridge.AsSlice(), Mask: net.CIDRMask(n.plan.subnet.Bits(), 32)}
+	link, err := h.LinkByName(bridgeName)
+	if err == nil && !n.isBridge(h, link, ip) {
+		// Half made, or of another subnet: then no pod is on it.
+		if err := h.LinkDel(link); err != nil {
+			return fmt.Errorf("delete the old bridge: %w", err)
+		}
+		err = unix.ENODEV
 	}
-	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridgeName, MTU: mtu}}
-	if err := h.LinkAdd(bridge); err != nil && !errors.Is(err, unix.EEXIST) {
-		return 0, fmt.Errorf("add bridge: %w", err)
+	if err != nil {
+		if link, err = n.makeBridge(h, ip); err != nil {
+			return err
+		}
+	}
+	n.bridge = link.Attrs().Index
+	if !n.plan.subnet6.IsValid() {
+		return nil
+	}
+	if err := n.addBridge6(h, link); err != nil {
+		n.noIPv6 = err.Error()
+		n.plan.subnet6, n.plan.gateway6, n.plan.host6, n.plan.bridge6 = netip.Prefix{}, netip.Addr{}, netip.Addr{}, netip.Addr{}
+		return nil
+	}
+	return nil
+}
+
+// isBridge tells whether link is the bridge as makeBridge makes it, to the end.
+func (n *Network) isBridge(h *netlink.Handle, link netlink.Link, ip *net.IPNet) bool {
+	if link.Type() != "bridge" || link.Attrs().Flags&net.FlagUp == 0 {
+		return false
+	}
+	addresses, err := h.AddrList(link, netlink.FAMILY_V4)
+	return err == nil && slices.ContainsFunc(addresses, func(a netlink.Addr) bool { return a.IPNet.String() == ip.String() })
+}
+
+func (n *Network) makeBridge(h *netlink.Handle, ip *net.IPNet) (netlink.Link, error) {
+	snooping := false // no router here asks who listens to what
+	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridgeName, MTU: mtu}, MulticastSnooping: &snooping}
+	if err := h.LinkAdd(bridge); err != nil {
+		return nil, fmt.Errorf("add bridge: %w", err)
+	}
+	if err := fault.Point("network.bridge"); err != nil {
+		return nil, err
 	}
 	link, err := h.LinkByName(bridgeName)
 	if err != nil {
-		return 0, fmt.Errorf("find bridge: %w", err)
+		return nil, fmt.Errorf("find bridge: %w", err)
 	}
-	ip := &net.IPNet{IP: n.plan.bridge.AsSlice(), Mask: net.CIDRMask(n.plan.subnet.Bits(), 32)}
-	if err := h.AddrAdd(link, &netlink.Addr{IPNet: ip}); err != nil && !errors.Is(err, unix.EEXIST) {
-		return 0, fmt.Errorf("give the bridge its address: %w", err)
+	if err := h.AddrAdd(link, &netlink.Addr{IPNet: ip}); err != nil {
+		return nil, fmt.Errorf("give the bridge its address: %w", err)
 	}
 	if lo, err := h.LinkByName("lo"); err == nil {
 		if err := h.LinkSetUp(lo); err != nil {
-			return 0, fmt.Errorf("set loopback up: %w", err)
+			return nil, fmt.Errorf("set loopback up: %w", err)
 		}
 	}
 	// Up last: it tells a later process that all of the above was done.
 	if err := h.LinkSetUp(link); err != nil {
-		return 0, fmt.Errorf("set bridge up: %w", err)
+		return nil, fmt.Errorf("set bridge up: %w", err)
 	}
-	return link.Attrs().Index, nil
+	return link, nil
+}
+
+// addBridge6 gives the bridge its IPv6 address, in place of one of another
+// subnet.
+func (n *Network) addBridge6(h *netlink.Handle, link netlink.Link) error {
+	ip := &net.IPNet{IP: n.plan.bridge6.AsSlice(), Mask: net.CIDRMask(bits6, 128)}
+	err := h.AddrAdd(link, &netlink.Addr{IPNet: ip, Flags: unix.IFA_F_NODAD})
+	if errors.Is(err, unix.EEXIST) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("give the bridge its IPv6 address: %w", err)
+	}
+	addresses, err := h.AddrList(link, netlink.FAMILY_V6)
+	if err != nil {
+		return fmt.Errorf("list the bridge's addresses: %w", err)
+	}
+	for _, a := range addresses {
+		if a.IP.IsPrivate() && !a.IP.Equal(ip.IP) && !n.plan.subnet6.Contains(netip.MustParseAddr(a.IP.String())) {
+			if err := h.AddrDel(link, &a); err != nil {
+				return fmt.Errorf("take the old IPv6 address from the bridge: %w", err)
+			}
+		}
+	}
+	return nil
 }
 
 // bridgePlugin is the bridge plugin with host-local, as far as the built-in
@@ -80,15 +145,21 @@ func (n *Network) bridgePlugin(c call) (*types100.Result, error) {
 		return n.bridgeAdd(c)
 	case "DEL":
 		// The interface first: an address that is free is on no interface.
-		return nil, errors.Join(n.deleteVeth(vethName(c.containerID)), n.release(c))
+		if err := n.deleteVeth(vethName(c.containerID)); err != nil {
+			return nil, err
+		}
+		return nil, errors.Join(fault.Point("network.unplugged"), n.release(c))
 	case "CHECK":
-		return nil, nil
+		return nil, n.bridgeCheck(c)
 	}
 	return nil, fmt.Errorf("command %q is not supported", c.command)
 }
 
 func (n *Network) bridgeAdd(c call) (*types100.Result, error) {
-	address, err := n.allocate(c)
+	given, err := n.allocate(c)
+	if err == nil {
+		err = fault.Point("network.address")
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +173,7 @@ func (n *Network) bridgeAdd(c call) (*types100.Result, error) {
 		return nil, err
 	}
 	defer outside.Close()
-	inside, err := handle(uintptr(pod))
+	inside, err := n.podHandle(uintptr(pod))
 	if err != nil {
 		return nil, err
 	}
@@ -113,29 +184,137 @@ func (n *Network) bridgeAdd(c call) (*types100.Result, error) {
 		LinkAttrs: netlink.LinkAttrs{Name: vethName(c.containerID), MTU: mtu, MasterIndex: n.bridge, Flags: net.FlagUp},
 		PeerName:  c.ifName, PeerNamespace: netlink.NsFd(pod), PeerMTU: mtu,
 	}
-	if err := outside.LinkAdd(veth); err != nil {
+	err = outside.LinkAdd(veth)
+	if errors.Is(err, unix.EEXIST) {
+		// Left by an ADD that was killed.
+		if err := n.deleteVeth(veth.Name); err != nil {
+			return nil, err
+		}
+		err = outside.LinkAdd(veth)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("add veth: %w", err)
+	}
+	if err := fault.Point("network.veth"); err != nil {
+		return nil, err
 	}
 	eth, err := inside.LinkByName(c.ifName)
 	if err != nil {
 		return nil, fmt.Errorf("find %s: %w", c.ifName, err)
 	}
-	if err := inside.AddrAdd(eth, &netlink.Addr{IPNet: &address.Address}); err != nil {
-		return nil, fmt.Errorf("give %s its address: %w", c.ifName, err)
+	for _, ip := range given {
+		// No duplicate address detection: what is reserved is nobody else's, and
+		// it would hold up the pod's first connection for a second.
+		if err := inside.AddrAdd(eth, &netlink.Addr{IPNet: &ip.Address, Flags: unix.IFA_F_NODAD}); err != nil {
+			return nil, fmt.Errorf("give %s its address %s: %w", c.ifName, ip.Address.IP, err)
+		}
 	}
 	if err := inside.LinkSetUp(eth); err != nil {
 		return nil, fmt.Errorf("set %s up: %w", c.ifName, err)
 	}
-	if err := inside.RouteAdd(&netlink.Route{LinkIndex: eth.Attrs().Index, Gw: address.Gateway}); err != nil {
-		return nil, fmt.Errorf("add default route: %w", err)
+	for _, ip := range given {
+		if err := inside.RouteAdd(&netlink.Route{LinkIndex: eth.Attrs().Index, Gw: ip.Gateway}); err != nil {
+			return nil, fmt.Errorf("add default route by %s: %w", ip.Gateway, err)
+		}
+		index := 0
+		ip.Interface = &index
 	}
-	index := 0
-	address.Interface = &index
 	return &types100.Result{
 		CNIVersion: types100.ImplementedSpecVersion,
 		Interfaces: []*types100.Interface{{Name: c.ifName, Mac: eth.Attrs().HardwareAddr.String(), Mtu: mtu, Sandbox: c.netns}},
-		IPs:        []*types100.IPConfig{address},
+		IPs:        given,
 	}, nil
+}
+
+// podHandle opens a netlink socket in a pod's namespace, after setting what its
+// interface will have from its first moment on.
+func (n *Network) podHandle(fd uintptr) (h *netlink.Handle, err error) {
+	err = inNamespace(fd, func() (err error) {
+		if n.plan.subnet6.IsValid() {
+			// No router but the one we say; the link-local address is at hand at
+			// once, for it follows from the interface's own, random one.
+			for _, knob := range []string{"accept_ra", "accept_dad"} {
+				if err := os.WriteFile("/proc/sys/net/ipv6/conf/default/"+knob, []byte("0"), 0); err != nil {
+					return fmt.Errorf("no router advertisements: %w", err)
+				}
+			}
+		}
+		if h, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+			return fmt.Errorf("netlink: %w", err)
+		}
+		return nil
+	})
+	return h, err
+}
+
+// bridgeCheck tells whether what bridgeAdd made is still there.
+func (n *Network) bridgeCheck(c call) error {
+	h, err := handle(n.pods.Fd())
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	link, err := h.LinkByName(vethName(c.containerID))
+	if err != nil {
+		return fmt.Errorf("find veth: %w", err)
+	}
+	if link.Attrs().MasterIndex != n.bridge || link.Attrs().Flags&net.FlagUp == 0 {
+		return fmt.Errorf("%s is not on the bridge", link.Attrs().Name)
+	}
+	before, err := c.previous()
+	if err != nil {
+		return err
+	}
+	for _, ip := range before.IPs {
+		if ip.Address.IP.To4() == nil {
+			continue // it goes with the IPv4 address
+		}
+		if owner, err := n.owner(ip.Address.IP.String()); err != nil || owner != c.containerID {
+			return errors.Join(fmt.Errorf("address %s is not reserved for this pod", ip.Address.IP), err)
+		}
+	}
+	if c.netns == "" {
+		return nil
+	}
+	return checkInterface(c, before)
+}
+
+// checkInterface looks at the pod's end: its addresses and its way out.
+func checkInterface(c call, want *types100.Result) error {
+	pod, err := netns.GetFromPath(c.netns)
+	if err != nil {
+		return &os.PathError{Op: "open network namespace", Path: c.netns, Err: err}
+	}
+	defer func() { _ = pod.Close() }()
+	h, err := handle(uintptr(pod))
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	link, err := h.LinkByName(c.ifName)
+	if err != nil {
+		return fmt.Errorf("find %s: %w", c.ifName, err)
+	}
+	if link.Attrs().Flags&net.FlagUp == 0 {
+		return fmt.Errorf("%s is down", c.ifName)
+	}
+	addresses, err := h.AddrList(link, netlink.FAMILY_ALL)
+	if err != nil {
+		return fmt.Errorf("list addresses of %s: %w", c.ifName, err)
+	}
+	routes, err := h.RouteList(link, netlink.FAMILY_ALL)
+	if err != nil {
+		return fmt.Errorf("list routes of %s: %w", c.ifName, err)
+	}
+	for _, ip := range want.IPs {
+		if !slices.ContainsFunc(addresses, func(a netlink.Addr) bool { return a.IP.Equal(ip.Address.IP) }) {
+			return fmt.Errorf("%s has lost its address %s", c.ifName, ip.Address.IP)
+		}
+		if !slices.ContainsFunc(routes, func(r netlink.Route) bool { return r.Gw.Equal(ip.Gateway) }) {
+			return fmt.Errorf("%s has lost its route by %s", c.ifName, ip.Gateway)
+		}
+	}
+	return nil
 }
 
 // deleteVeth removes a veth pair by the name of its end in the pod network.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/containernetworking/cni/libcni"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
 )
 
 // networkName is the name of the built-in network.
@@ -59,16 +60,24 @@ type ipamRoute struct {
 
 // builtinConflist is the network that podrun has without any configuration.
 func (n *Network) builtinConflist() []byte {
+	ranges := [][]ipamRange{{{
+		Subnet: n.plan.subnet.String(), RangeStart: n.plan.first.String(), RangeEnd: n.plan.last.String(), Gateway: n.plan.gateway.String(),
+	}}}
+	routes := []ipamRoute{{Dst: "0.0.0.0/0"}}
+	if n.plan.subnet6.IsValid() {
+		// Which one of these a pod has follows from the address of the first.
+		ranges = append(ranges, []ipamRange{{
+			Subnet: n.plan.subnet6.String(), RangeStart: n.plan.sixth(n.plan.first).String(), RangeEnd: n.plan.sixth(n.plan.last).String(),
+			Gateway: n.plan.gateway6.String(),
+		}})
+		routes = append(routes, ipamRoute{Dst: "::/0"})
+	}
 	list := map[string]any{
-		"cniVersion": "1.0.0",
+		"cniVersion": types100.ImplementedSpecVersion,
 		"name":       networkName,
 		"plugins": []any{
 			bridgeConf{Type: "bridge", Bridge: bridgeName, MTU: mtu, IPAM: ipamConf{
-				Type: "host-local", DataDir: n.ipamDir(),
-				Ranges: [][]ipamRange{{{
-					Subnet: n.plan.subnet.String(), RangeStart: n.plan.first.String(), RangeEnd: n.plan.last.String(), Gateway: n.plan.gateway.String(),
-				}}},
-				Routes: []ipamRoute{{Dst: "0.0.0.0/0"}},
+				Type: "host-local", DataDir: n.ipamDir(), Ranges: ranges, Routes: routes,
 			}},
 			map[string]string{"type": "loopback"},
 		},

@@ -31,8 +31,8 @@ const pluginTimeout = 30 * time.Second
 // Options of a Network.
 type Options struct {
 	StateDir   string       // gone after a reboot
-	DataDir    string       // survives it; not used by the built-in network
-	Subnet     netip.Prefix // zero: one of defaultSubnets that no route of the host is for
+	DataDir    string       // survives it; "" is StateDir
+	Settings   Settings     // of the built-in network
 	Uplink     bool         // let pods reach what the host reaches
 	Conflist   []byte       // a CNI network list; nil is the built-in one
 	PluginDirs []string     // where plugins of other types are found
@@ -57,7 +57,9 @@ type DNS struct {
 type Result struct {
 	IPs       []netip.Prefix
 	Gateway   netip.Addr
+	Gateway6  netip.Addr // zero without IPv6
 	HostIP    netip.Addr // the host's loopback as seen from pods; zero without uplink
+	HostIP6   netip.Addr // the same over IPv6; zero without either
 	DNS       DNS
 	Interface string
 }
@@ -76,6 +78,7 @@ type Network struct {
 	list   *libcni.NetworkConfigList
 	lib    *libcni.CNIConfig
 	bridge int       // its index, in the pod network
+	noIPv6 string    // why the host or the kernel has no IPv6 for it
 	dns    *resolver // nil: its port was taken
 
 	mu       sync.Mutex
@@ -96,13 +99,14 @@ func Open(ctx context.Context, o Options) (_ *Network, err error) {
 	if err := os.MkdirAll(n.dir, 0o700); err != nil {
 		return nil, err
 	}
-	if n.plan, err = choosePlan(n.dir, o.Subnet); err != nil {
+	n.noIPv6 = ipv6Off()
+	if n.plan, n.problems, err = n.choosePlan(); err != nil {
 		return nil, fmt.Errorf("cannot make the pod network: %w", err)
 	}
 	if n.pods, err = openNamespace(filepath.Join(o.StateDir, "netns")); err != nil {
 		return nil, fmt.Errorf("cannot make the pod network: %w", err)
 	}
-	if n.bridge, err = n.openBridge(); err != nil {
+	if err = n.openBridge(); err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot make the pod network: %w", err), n.pods.Close())
 	}
 	conflist := o.Conflist
@@ -204,9 +208,20 @@ func (n *Network) Sweep(ctx context.Context, keep map[string]bool) error {
 	return errors.Join(errs...)
 }
 
+// Addresses says which subnets pods have addresses of, and why not of IPv6.
+func (n *Network) Addresses() string {
+	switch {
+	case n.plan.subnet6.IsValid():
+		return fmt.Sprintf("pods have addresses of %s and %s", n.plan.subnet, n.plan.subnet6)
+	case n.o.Settings.NoIPv6:
+		return fmt.Sprintf("pods have addresses of %s; IPv6 is switched off in %s", n.plan.subnet, n.o.Settings.source())
+	}
+	return fmt.Sprintf("pods have addresses of %s; no IPv6: %s", n.plan.subnet, n.noIPv6)
+}
+
 // Contains tells whether addr is of the built-in pod network.
 func (n *Network) Contains(addr netip.Addr) bool {
-	return n.o.Conflist == nil && n.plan.subnet.Contains(addr)
+	return n.o.Conflist == nil && (n.plan.subnet.Contains(addr) || n.plan.subnet6.Contains(addr))
 }
 
 // Dial connects to an address of the pod network from inside it. address is
@@ -261,8 +276,13 @@ func (n *Network) result(answer types.Result) (*Result, error) {
 		}
 		ones, _ := ip.Address.Mask.Size()
 		out.IPs = append(out.IPs, netip.PrefixFrom(addr.Unmap(), ones))
-		if gw, ok := netip.AddrFromSlice(ip.Gateway); ok && !out.Gateway.IsValid() {
-			out.Gateway = gw.Unmap()
+		if gw, ok := netip.AddrFromSlice(ip.Gateway); ok {
+			switch gw = gw.Unmap(); {
+			case gw.Is4() && !out.Gateway.IsValid():
+				out.Gateway = gw
+			case gw.Is6() && !out.Gateway6.IsValid():
+				out.Gateway6 = gw
+			}
 		}
 	}
 	if len(out.IPs) == 0 {
@@ -271,7 +291,7 @@ func (n *Network) result(answer types.Result) (*Result, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.uplink != nil && n.o.Conflist == nil {
-		out.HostIP = n.plan.host
+		out.HostIP, out.HostIP6 = n.plan.host, n.plan.host6
 	}
 	if n.dns != nil && n.o.Conflist == nil {
 		out.DNS.Servers = append(out.DNS.Servers, n.plan.bridge.String())

@@ -132,8 +132,8 @@ func (e *env) links(node int) []string {
 // mayStay are the files, below the state directory or the data directory, that
 // no pod owns.
 var mayStay = regexp.MustCompile(`^(` + strings.Join([]string{
-	`state/(node\.(sock|lock|log|log\.1)|exits.*|netns|userns|anchors.*|reaper\.sock|start-error|cni/subnet\.json|cni/addresses/[^/]+/(lock|last_reserved_ip\.\d+))`,
-	`data/(state|store\.db|images/.*)`,
+	`state/(node\.(sock|lock|log|log\.1)|exits.*|netns|userns|anchors.*|reaper\.sock|start-error|cni/subnet6?\.json|cni/addresses/[^/]+/(lock|last_reserved_ip\.\d+))`,
+	`data/(state|unique-local\.json|store\.db|images/.*)`,
 }, "|") + `)$`)
 
 // files are those that deleted pods left. Directories on the way to files that

@@ -112,7 +112,13 @@ func run(log *slog.Logger) (err error) {
 		return err
 	})
 	g.Go(func() (err error) {
-		network, err = cni.Open(context.Background(), cni.Options{StateDir: paths.State, DataDir: paths.Data, Uplink: true, Logger: log})
+		settings, err := cni.ReadSettings(networkSettings()...)
+		if err != nil {
+			return err
+		}
+		network, err = cni.Open(context.Background(), cni.Options{
+			StateDir: paths.State, DataDir: paths.Data, Settings: settings, Uplink: true, Logger: log,
+		})
 		return err
 	})
 	g.Go(func() (err error) {
@@ -273,6 +279,7 @@ func nodeChecks(ctx context.Context, sandboxes *sandbox.Runtime, network *cni.Ne
 			}
 		}
 	}
+	checks = append(checks, Check{Name: "pod network", OK: true, Detail: network.Addresses()})
 	for _, p := range network.Problems() {
 		checks = append(checks, Check{Name: "pod network", Detail: p.Summary, Mend: p.Mend})
 	}

@@ -192,3 +192,13 @@ func (p Paths) create() error {
 	}
 	return nil
 }
+
+// networkSettings are the files that may set up the pod network; the first that
+// is there counts.
+func networkSettings() []string {
+	var files []string
+	if dir, err := os.UserConfigDir(); err == nil {
+		files = append(files, filepath.Join(dir, "podrun", "network.toml"))
+	}
+	return append(files, "/etc/podrun/network.toml")
+}

@@ -1,0 +1,96 @@
+package cni
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"get.podrun.dev/podrun/internal/hint"
+)
+
+// Settings are what a person says of the built-in network, in network.toml:
+//
+//	subnet  = "10.1.0.0/16"      # of the pods; without it one that the host does not use
+//	subnet6 = "fd12:3456::/64"   # without it a unique local one, made once; "none" for no IPv6
+type Settings struct {
+	Subnet  netip.Prefix
+	Subnet6 netip.Prefix
+	NoIPv6  bool
+	File    string // where they were read, "" for nowhere
+}
+
+// noIPv6 is the value of subnet6 that switches IPv6 off.
+const noIPv6 = "none"
+
+// source names the settings in messages.
+func (s Settings) source() string {
+	if s.File == "" {
+		return "the settings"
+	}
+	return s.File
+}
+
+// ReadSettings reads the first of files that exists; without any the Settings
+// are zero, which is the default. What it does not know is an error.
+func ReadSettings(files ...string) (Settings, error) {
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return Settings{}, err
+		}
+		s, err := parseSettings(data)
+		s.File = file
+		if err != nil {
+			return s, hint.Wrap(fmt.Errorf("%s: %w", file, err), "mend the file")
+		}
+		return s, nil
+	}
+	return Settings{}, nil
+}
+
+func parseSettings(data []byte) (s Settings, err error) {
+	var text struct {
+		Subnet  string `toml:"subnet"`
+		Subnet6 string `toml:"subnet6"`
+	}
+	decoder := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields()
+	if err := decoder.Decode(&text); err != nil {
+		var unknown *toml.StrictMissingError
+		if errors.As(err, &unknown) && len(unknown.Errors) > 0 {
+			row, _ := unknown.Errors[0].Position()
+			return s, fmt.Errorf("line %d: there is no setting %q", row, unknown.Errors[0].Key())
+		}
+		var where *toml.DecodeError
+		if errors.As(err, &where) {
+			row, _ := where.Position()
+			return s, fmt.Errorf("line %d: %w", row, err)
+		}
+		return s, err
+	}
+	if text.Subnet != "" {
+		if s.Subnet, err = netip.ParsePrefix(text.Subnet); err != nil {
+			return s, fmt.Errorf("subnet %q is not a subnet such as 10.1.0.0/16", text.Subnet)
+		}
+	}
+	s.NoIPv6 = text.Subnet6 == noIPv6
+	if text.Subnet6 != "" && !s.NoIPv6 {
+		if s.Subnet6, err = netip.ParsePrefix(text.Subnet6); err != nil {
+			return s, fmt.Errorf("subnet6 %q is not a subnet such as fd12:3456::/64, nor %q", text.Subnet6, noIPv6)
+		}
+	}
+	// What the subnets must be is said at once, not when the first pod starts.
+	check := s.Subnet
+	if !check.IsValid() {
+		check = netip.MustParsePrefix(defaultSubnets[0])
+	}
+	_, err = newPlan(check, s.Subnet6)
+	return s, err
+}
