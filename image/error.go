@@ -85,5 +85,9 @@ func explain(err error, at endpoint) error {
 	case errors.Is(err, syscall.EDQUOT):
 		return hint.Wrap(fmt.Errorf("disk quota reached: %w", err), `remove images with "podrun rmi", or set PODRUN_DATA to another disk`)
 	}
+	var layer *layerError
+	if errors.As(err, &layer) {
+		return err
+	}
 	return fmt.Errorf("registry %s: %w", at.registry, err)
 }

@@ -100,35 +100,39 @@ func (s *Store) fetch(ctx context.Context, at endpoint, l v1.Layer, diffID Diges
 	}
 	defer func() { err = errors.Join(err, kept.abort()) }()
 	counter := &meter{r: io.TeeReader(blob, kept), total: total, report: report}
-	if size, err = s.install(ctx, counter, diffID); err != nil {
+	made, err := s.install(ctx, counter, diffID)
+	if err != nil {
 		return 0, explain(err, at)
 	}
 	if err := kept.commit(Digest(digest.String()), false); err != nil {
 		return 0, err
 	}
-	report(Progress{Status: StatusComplete, Done: total, Total: total})
-	return size, nil
+	report(Progress{Status: StatusComplete, Done: total, Total: total, Warnings: made.Warnings})
+	return made.Size, nil
 }
 
 // install makes a layer of the compressed bytes that r holds, reading all of
-// them, and returns its unpacked size. Half a layer is never in its place.
-func (s *Store) install(ctx context.Context, r io.Reader, diffID Digest) (size int64, err error) {
+// them. Half a layer is never in its place.
+func (s *Store) install(ctx context.Context, r io.Reader, diffID Digest) (made unpacked, err error) {
 	dir, err := os.MkdirTemp(s.tmp(), "layer-")
 	if err != nil {
-		return 0, err
+		return unpacked{}, err
 	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, os.RemoveAll(dir))
 		}
 	}()
-	if size, err = s.unpack(ctx, r, filepath.Join(dir, "fs"), diffID); err != nil {
-		return 0, err
+	if made, err = s.unpack(ctx, r, filepath.Join(dir, "fs"), diffID); err != nil {
+		return unpacked{}, err
+	}
+	for _, w := range made.Warnings {
+		s.log.Warn("layer is not kept as it is", "digest", diffID, "warning", w)
 	}
 	if err := fault.Point("pull.unpacked"); err != nil {
-		return 0, err
+		return unpacked{}, err
 	}
-	return size, s.keep(dir, diffID, size)
+	return made, s.keep(dir, diffID, made.Size)
 }
 
 // checkLayerType tells whether podrun can read a layer of a media type.

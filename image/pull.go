@@ -30,6 +30,8 @@ type Progress struct {
 	Status string `json:"status"` // one of the constants below
 	Done   int64  `json:"done"`   // bytes that have come
 	Total  int64  `json:"total"`  // bytes, compressed
+	// Warnings are what could not be kept as the layer has it.
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // The statuses, in docker's words.

@@ -19,6 +19,7 @@ import (
 
 	"get.podrun.dev/podrun/internal/atomicfile"
 	"get.podrun.dev/podrun/internal/hint"
+	"get.podrun.dev/podrun/internal/untar"
 )
 
 // Config is what an image says of the containers made of it.
@@ -60,6 +61,7 @@ type Options struct {
 	Keychain    authn.Keychain // nil: docker's and podman's files
 	SingleID    bool           // only one user ID is mapped: all files become its
 	MaxParallel int            // layers at once; 0 is 4
+	Limits      untar.Limits   // of what a layer may unpack to
 }
 
 // Store keeps images. Its methods are safe for concurrent use; one process
@@ -71,6 +73,7 @@ type Store struct {
 	wire       *wire
 	singleID   bool
 	rootless   bool
+	limits     untar.Limits
 	slots      chan struct{} // one for each layer that may be on its way
 
 	mu      sync.Mutex
@@ -103,7 +106,7 @@ type index struct {
 // interrupted pull left there.
 func Open(dir string, o Options) (*Store, error) {
 	s := &Store{
-		dir: dir, log: o.Logger, registries: o.Registries, singleID: o.SingleID,
+		dir: dir, log: o.Logger, registries: o.Registries, singleID: o.SingleID, limits: o.Limits,
 		images: map[Digest]*Image{}, byName: map[string]named{}, flights: map[Digest]*flight{}, used: map[Digest]time.Time{},
 	}
 	if s.log == nil {

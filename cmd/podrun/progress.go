@@ -22,6 +22,8 @@ type bars struct {
 	width int // of the terminal in columns; 0 when it is none
 	rows  int // of the terminal
 	lines []bar
+	// warnings are for the end, when no bar moves any more.
+	warnings []string
 }
 
 type bar struct {
@@ -43,6 +45,9 @@ func newBars(f *os.File) *bars {
 
 // show takes one step of a pull.
 func (b *bars) show(p node.Progress) {
+	for _, w := range p.Warnings {
+		b.warnings = append(b.warnings, fmt.Sprintf("layer %s: %s", p.Layer, w))
+	}
 	i := 0
 	for i < len(b.lines) && b.lines[i].layer != p.Layer {
 		i++

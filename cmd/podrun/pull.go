@@ -81,8 +81,12 @@ func (c *cli) pullOne(ctx context.Context, client *node.Client, ref, name string
 	}
 	fmt.Fprintf(c.out, "Pulling %s\n", name)
 	bars := newBars(c.out)
-	defer bars.done()
-	return client.Pull(ctx, ref, bars.show)
+	img, err := client.Pull(ctx, ref, bars.show)
+	bars.done()
+	for _, w := range bars.warnings {
+		fmt.Fprintln(c.err, "Warning:", w)
+	}
+	return img, err
 }
 
 // pullError says what failed, once: the node's own answer says it already.
