@@ -1,6 +1,7 @@
 package image
 
 import (
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -8,6 +9,8 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -45,8 +48,22 @@ func ParseDockercfg(data []byte) (Credentials, error) {
 // most specific entry wins: a repository before its registry, and that before a
 // pattern such as *.example.com.
 func (c Credentials) Resolve(target authn.Resource) (authn.Authenticator, error) {
-	var key string
-	highest := 0
+	found, err := c.all(target)
+	if err != nil || len(found) == 0 {
+		return authn.Anonymous, err
+	}
+	return found[0], nil
+}
+
+// all returns everything that c has for a registry or repository, the most
+// specific first: all are tried
+// (https://kubernetes.io/docs/concepts/containers/images/#config-json).
+func (c Credentials) all(target authn.Resource) ([]authn.Authenticator, error) {
+	type match struct {
+		key  string
+		rank int
+	}
+	var matches []match
 	for k := range c {
 		name := canonical(k)
 		rank := len(name)
@@ -56,24 +73,24 @@ func (c Credentials) Resolve(target authn.Resource) (authn.Authenticator, error)
 		case !matchHost(name, target.String()):
 			continue
 		}
-		if rank > highest || rank == highest && k < key {
-			key, highest = k, rank
+		matches = append(matches, match{k, rank})
+	}
+	slices.SortFunc(matches, func(a, b match) int { return cmp.Or(b.rank-a.rank, strings.Compare(a.key, b.key)) })
+	var list []authn.Authenticator
+	for _, m := range matches {
+		e := c[m.key]
+		config := authn.AuthConfig{Username: e.Username, Password: e.Password, IdentityToken: e.IdentityToken, RegistryToken: e.RegistryToken}
+		if e.Auth != "" {
+			text, err := base64.StdEncoding.DecodeString(e.Auth)
+			user, password, colon := strings.Cut(string(text), ":")
+			if err != nil || !colon {
+				return nil, fmt.Errorf("the entry for %s cannot be read", m.key)
+			}
+			config.Username, config.Password = user, strings.TrimRight(password, "\x00") // as docker does
 		}
+		list = append(list, authn.FromConfig(config))
 	}
-	if highest == 0 {
-		return authn.Anonymous, nil
-	}
-	e := c[key]
-	config := authn.AuthConfig{Username: e.Username, Password: e.Password, IdentityToken: e.IdentityToken, RegistryToken: e.RegistryToken}
-	if e.Auth != "" {
-		text, err := base64.StdEncoding.DecodeString(e.Auth)
-		user, password, colon := strings.Cut(string(text), ":")
-		if err != nil || !colon {
-			return nil, fmt.Errorf("the entry for %s cannot be read", key)
-		}
-		config.Username, config.Password = user, password
-	}
-	return authn.FromConfig(config), nil
+	return list, nil
 }
 
 // canonical is the registry or repository that a key is for: keys may be URLs,
@@ -124,4 +141,17 @@ func resolveFile(path string, target authn.Resource) (authn.Authenticator, error
 		return nil, fmt.Errorf("credential file %s: %w", path, err)
 	}
 	return found, nil
+}
+
+// userKeychain reads ~/.config/containers/auth.json, which podman falls back
+// to; the library reads the other places.
+type userKeychain struct{}
+
+// Resolve returns the stored credentials for a registry, or Anonymous.
+func (userKeychain) Resolve(target authn.Resource) (authn.Authenticator, error) {
+	dir, err := os.UserConfigDir()
+	if err != nil {
+		return authn.Anonymous, nil
+	}
+	return resolveFile(filepath.Join(dir, "containers", "auth.json"), target)
 }

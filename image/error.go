@@ -2,11 +2,14 @@ package image
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"syscall"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
@@ -29,6 +32,8 @@ type RegistryError struct {
 	Status   int    // of HTTP
 	Code     string // of the distribution specification, such as MANIFEST_UNKNOWN; may be ""
 	Message  string
+	Tries    int           // how often it answered so, one after the other; 0 is once
+	After    time.Duration // what it asks to wait; 0 if it says nothing
 }
 
 // Error is a noun phrase for a caller's "cannot pull X: ...".
@@ -40,6 +45,12 @@ func (e *RegistryError) Error() string {
 			s += ": " + e.Message
 		}
 		s += ")"
+	}
+	if e.Tries > 1 {
+		s += fmt.Sprintf(", %d times", e.Tries)
+	}
+	if e.After > maxRetryAfter {
+		s += fmt.Sprintf(", and asks to come again in %v", e.After)
 	}
 	return s
 }
@@ -60,13 +71,11 @@ func explain(err error, at endpoint) error {
 	if err == nil || errors.Is(err, context.Canceled) {
 		return err
 	}
-	var answer *transport.Error
-	if errors.As(err, &answer) {
-		e := &RegistryError{Registry: at.registry, Status: answer.StatusCode}
-		if len(answer.Errors) > 0 {
-			e.Code, e.Message = string(answer.Errors[0].Code), answer.Errors[0].Message
-		}
+	if e := answerIn(err); e != nil {
+		e.Registry = at.registry
 		switch {
+		case e.Status == http.StatusTooManyRequests:
+			return hint.Wrap(e, "its limit on pulls is reached: log in to have a higher one, or wait")
 		case errors.Is(e, ErrUnauthorized):
 			return hint.Wrap(e, fmt.Sprintf(`if the image is private, log in with "docker login %s" or "podman login %s"; if not, check its name`, at.registry, at.registry))
 		case errors.Is(e, ErrNotFound):
@@ -75,19 +84,55 @@ func explain(err error, at endpoint) error {
 		return e
 	}
 	var dns *net.DNSError
+	var certificate *tls.CertificateVerificationError
 	switch {
+	case errors.Is(err, errDistrusted):
+		return fmt.Errorf("registry %s: %w", at.registry, err)
+	case errors.As(err, &certificate):
+		return hint.Wrap(fmt.Errorf("registry %s: %w", at.registry, certificate), fmt.Sprintf("put its authority's certificate into ~/.config/containers/certs.d/%s/ca.crt", at.registry))
 	case errors.As(err, &dns):
 		return hint.Wrap(fmt.Errorf("registry %s: %w", at.registry, err), "check the registry's name and this machine's network")
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return hint.Wrap(fmt.Errorf("registry %s refused the connection", at.registry), "check that the registry is up and its port")
+	}
+	return fmt.Errorf("registry %s: %w", at.registry, redacted(err))
+}
+
+// explainDisk gives an error of the disk its words and its mend.
+func explainDisk(err error) error {
+	switch {
 	case errors.Is(err, syscall.ENOSPC):
 		return hint.Wrap(fmt.Errorf("no space left on the disk: %w", err), `remove images with "podrun rmi", or set PODRUN_DATA to a larger disk`)
 	case errors.Is(err, syscall.EDQUOT):
 		return hint.Wrap(fmt.Errorf("disk quota reached: %w", err), `remove images with "podrun rmi", or set PODRUN_DATA to another disk`)
 	}
-	var layer *layerError
-	if errors.As(err, &layer) {
-		return err
+	return err
+}
+
+// answerIn is the registry's answer that err comes of, or nil.
+func answerIn(err error) *RegistryError {
+	var own *RegistryError
+	if errors.As(err, &own) {
+		copied := *own
+		return &copied
 	}
-	return fmt.Errorf("registry %s: %w", at.registry, err)
+	var answer *transport.Error
+	if !errors.As(err, &answer) {
+		return nil
+	}
+	e := &RegistryError{Status: answer.StatusCode}
+	if len(answer.Errors) > 0 {
+		e.Code, e.Message = string(answer.Errors[0].Code), answer.Errors[0].Message
+	}
+	return e
+}
+
+// redacted drops the address from an error of net/http: the place a registry
+// redirects to may have a secret in it.
+func redacted(err error) error {
+	var of *url.Error
+	if errors.As(err, &of) {
+		return of.Err
+	}
+	return err
 }

@@ -3,111 +3,141 @@ package image
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"get.podrun.dev/podrun/internal/fault"
 )
 
-// flight is a layer on its way, for all who want it.
+// flight is a layer on its way, for all who want it. It goes on while anybody
+// does, whoever came first.
 type flight struct {
-	done chan struct{}
-	size int64
-	err  error
+	from   endpoint
+	cancel context.CancelFunc
+	done   chan struct{}
+	size   int64 // valid when done is closed, as is err
+	err    error
+
+	mu      sync.Mutex
+	reports map[int]func(Progress)
+	next    int
+}
+
+// join adds somebody who wants the layer.
+func (f *flight) join(report func(Progress)) (ticket int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.next++
+	f.reports[f.next] = report
+	return f.next
+}
+
+// leave takes one away, and tells whether it was the last.
+func (f *flight) leave(ticket int) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.reports, ticket)
+	return len(f.reports) == 0
+}
+
+func (f *flight) report(p Progress) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, report := range f.reports {
+		report(p)
+	}
 }
 
 // layer sees to it that a layer is here, and returns its unpacked size. Who
-// comes second waits for who came first.
-func (s *Store) layer(ctx context.Context, at endpoint, l v1.Layer, diffID Digest, report func(Progress)) (int64, error) {
-	digest, err := l.Digest()
-	if err != nil {
-		return 0, err
+// comes second waits for who came first; the download ends early only when
+// nobody wants it any more.
+func (s *Store) layer(ctx context.Context, from *session, l v1.Descriptor, diffID Digest, report func(Progress)) (int64, error) {
+	short := l.Digest.Hex[:12]
+	tell := func(p Progress) {
+		if report != nil {
+			p.Layer = short
+			report(p)
+		}
 	}
-	if report == nil {
-		report = func(Progress) {}
-	}
-	short := digest.Hex[:12]
 	for {
 		s.mu.Lock()
 		if size, ok := s.have(diffID); ok {
 			s.mu.Unlock()
-			report(Progress{Layer: short, Status: StatusExists})
+			tell(Progress{Status: StatusExists})
 			return size, nil
 		}
 		f, going := s.flights[diffID]
 		if !going {
-			f = &flight{done: make(chan struct{})}
-			s.flights[diffID] = f
-			s.mu.Unlock()
-			f.size, f.err = s.fetch(ctx, at, l, diffID, func(p Progress) { p.Layer = short; report(p) })
-			s.mu.Lock()
-			delete(s.flights, diffID)
-			s.mu.Unlock()
-			close(f.done)
-			return f.size, f.err
+			f = s.takeOff(ctx, from, l, diffID)
 		}
+		ticket := f.join(tell)
 		s.mu.Unlock()
 		select {
 		case <-f.done:
+			f.leave(ticket)
 		case <-ctx.Done():
-			return 0, ctx.Err()
+			if f.leave(ticket) {
+				f.cancel()
+				<-f.done
+			}
+			return 0, context.Cause(ctx)
 		}
-		// The other pull's end is not ours: it may have been cancelled.
-		if f.err != nil && !errors.Is(f.err, context.Canceled) {
-			return 0, f.err
+		if errors.Is(f.err, context.Canceled) && ctx.Err() == nil {
+			continue // we came when the last had left
+		}
+		// Another's failure is not ours if we know another place.
+		if f.err == nil || !going || f.from.same(from.at) {
+			return f.size, f.err
 		}
 	}
 }
 
+// takeOff starts the download of a layer. s.mu is held.
+func (s *Store) takeOff(ctx context.Context, from *session, l v1.Descriptor, diffID Digest) *flight {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	f := &flight{from: from.at, cancel: cancel, done: make(chan struct{}), reports: map[int]func(Progress){}}
+	s.flights[diffID] = f
+	go func() {
+		f.size, f.err = s.fetch(ctx, from, l, diffID, f.report)
+		s.mu.Lock()
+		if s.flights[diffID] == f {
+			delete(s.flights, diffID)
+		}
+		s.mu.Unlock()
+		cancel()
+		close(f.done)
+	}()
+	return f
+}
+
 // fetch downloads a layer and unpacks it while it comes.
-func (s *Store) fetch(ctx context.Context, at endpoint, l v1.Layer, diffID Digest, report func(Progress)) (size int64, err error) {
-	select {
-	case s.slots <- struct{}{}:
-		defer func() { <-s.slots }()
-	case <-ctx.Done():
-		return 0, ctx.Err()
-	}
-	mediaType, err := l.MediaType()
+func (s *Store) fetch(ctx context.Context, from *session, l v1.Descriptor, diffID Digest, report func(Progress)) (size int64, err error) {
+	lease, err := s.slots.acquire(ctx, from.at.registry)
 	if err != nil {
 		return 0, err
 	}
-	if err := checkLayerType(mediaType); err != nil {
-		return 0, err
-	}
-	total, err := l.Size()
-	if err != nil {
-		return 0, explain(err, at)
-	}
-	// The library checks what it hands out against digest and size.
-	blob, err := l.Compressed()
-	if err != nil {
-		return 0, explain(err, at)
-	}
+	defer lease.release()
+	blob := from.blob(ctx, l)
 	defer func() { err = errors.Join(err, blob.Close()) }()
-	digest, err := l.Digest()
-	if err != nil {
-		return 0, err
-	}
 	kept, err := s.newBlob(false)
 	if err != nil {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, kept.abort()) }()
-	counter := &meter{r: io.TeeReader(blob, kept), total: total, report: report}
+	counter := &meter{r: io.TeeReader(blob, kept), lease: lease, total: l.Size, report: report}
 	made, err := s.install(ctx, counter, diffID)
 	if err != nil {
-		return 0, explain(err, at)
+		return 0, explainDisk(err)
 	}
-	if err := kept.commit(Digest(digest.String()), false); err != nil {
-		return 0, err
+	if err := kept.commit(Digest(l.Digest.String()), false); err != nil {
+		return 0, explainDisk(err)
 	}
-	report(Progress{Status: StatusComplete, Done: total, Total: total, Warnings: made.Warnings})
+	report(Progress{Status: StatusComplete, Done: l.Size, Total: l.Size, Warnings: made.Warnings})
 	return made.Size, nil
 }
 
@@ -135,24 +165,20 @@ func (s *Store) install(ctx context.Context, r io.Reader, diffID Digest) (made u
 	return made, s.keep(dir, diffID, made.Size)
 }
 
-// checkLayerType tells whether podrun can read a layer of a media type.
-func checkLayerType(t types.MediaType) error {
-	if !t.IsDistributable() {
-		return fmt.Errorf("layer of type %q is not distributable: its registry does not have it", t)
-	}
-	return nil
-}
-
-// meter reports what has come, a few times a second.
+// meter reports what has come, a few times a second, and tells the lease.
 type meter struct {
 	r           io.Reader
+	lease       *lease
 	done, total int64
 	last        time.Time
 	report      func(Progress)
 }
 
 func (m *meter) Read(p []byte) (int, error) {
+	m.lease.reading.Store(true)
 	n, err := m.r.Read(p)
+	m.lease.reading.Store(false)
+	m.lease.moved.Add(int64(n))
 	m.done += int64(n)
 	if now := time.Now(); now.Sub(m.last) > 100*time.Millisecond {
 		m.last = now

@@ -20,8 +20,10 @@ type PullOptions struct {
 	// Progress, if set, is told of each layer; calls may come from several
 	// goroutines at once.
 	Progress func(Progress)
-	// Credentials are asked in this order, before those of the user.
+	// Credentials are tried in this order, before those of the user.
 	Credentials []Credentials
+	// Platform is what the image shall be for; zero is this machine's.
+	Platform Platform
 }
 
 // Progress is where one layer is on its way.
@@ -48,8 +50,8 @@ func (s *Store) Resolve(ctx context.Context, ref Reference) (Digest, error) {
 
 func (s *Store) resolve(ctx context.Context, ref Reference, credentials []Credentials) (Digest, error) {
 	var digest Digest
-	err := s.each(ref, credentials, func(at endpoint) (err error) {
-		digest, err = s.wire.head(ctx, at, ref)
+	err := s.each(ctx, ref, credentials, func(from *session) (err error) {
+		digest, err = from.head(ctx, ref.identifier())
 		return err
 	})
 	return digest, err
@@ -60,10 +62,15 @@ func (s *Store) resolve(ctx context.Context, ref Reference, credentials []Creden
 // one request is all. Concurrent pulls share the layers they have in common.
 func (s *Store) Pull(ctx context.Context, ref Reference, o PullOptions) (*Image, error) {
 	defer s.hold()()
+	want := o.Platform
+	if want == (Platform{}) {
+		want = s.platform
+	}
 	s.mu.Lock()
 	n, known := s.byName[ref.String()]
 	img := s.images[n.ID]
 	s.mu.Unlock()
+	known = known && want.suits(img.Platform)
 	if known && ref.Digest() != "" && n.Top == ref.Digest() {
 		return img, nil // a digest stands for the same for ever
 	}
@@ -77,16 +84,20 @@ func (s *Store) Pull(ctx context.Context, ref Reference, o PullOptions) (*Image,
 		}
 	}
 	var pulled *Image
-	err := s.each(ref, o.Credentials, func(at endpoint) (err error) {
-		pulled, err = s.pullFrom(ctx, at, ref, o)
+	err := s.each(ctx, ref, o.Credentials, func(from *session) error {
+		f, err := from.find(ctx, ref.identifier(), want, s.pullLimits)
+		if err != nil {
+			return err
+		}
+		pulled, err = s.take(ctx, f, ref, o)
 		return err
 	})
 	return pulled, err
 }
 
-// each tries the places where ref may be found until one has it. The error is
-// that of the last, the registry itself.
-func (s *Store) each(ref Reference, credentials []Credentials, try func(endpoint) error) error {
+// each tries the places where ref may be found, and the ways to be let in, until
+// one has it. The error is that of the last place, the registry itself.
+func (s *Store) each(ctx context.Context, ref Reference, credentials []Credentials, try func(*session) error) error {
 	registries := s.registries
 	if registries == nil {
 		var err error
@@ -100,7 +111,7 @@ func (s *Store) each(ref Reference, credentials []Credentials, try func(endpoint
 	}
 	for i, at := range places {
 		at.credentials = credentials
-		if err = try(at); err == nil || errors.Is(err, context.Canceled) {
+		if err = s.visit(ctx, at, try); err == nil || ctx.Err() != nil {
 			return err
 		}
 		if i < len(places)-1 {
@@ -110,45 +121,52 @@ func (s *Store) each(ref Reference, credentials []Credentials, try func(endpoint
 	return err
 }
 
-func (s *Store) pullFrom(ctx context.Context, at endpoint, ref Reference, o PullOptions) (*Image, error) {
-	f, err := s.wire.find(ctx, at, ref)
+// visit tries one place with each of the credentials for it until one is let
+// in. Registries hide what one may not see, so "not found" may be for want of
+// rights.
+func (s *Store) visit(ctx context.Context, at endpoint, try func(*session) error) error {
+	list, err := s.wire.authenticators(ctx, at)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	id, err := f.image.ConfigName()
-	if err != nil {
-		return nil, explain(err, at)
+	for i, as := range list {
+		var from *session
+		if from, err = s.wire.open(ctx, at, as); err == nil {
+			err = try(from)
+		}
+		if err == nil || ctx.Err() != nil || !errors.Is(err, ErrUnauthorized) && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		if i < len(list)-1 {
+			s.log.Info("credentials are refused, others are tried", "registry", at.registry, "err", err)
+		}
 	}
+	return err
+}
+
+// take makes a found image whole here.
+func (s *Store) take(ctx context.Context, f *found, ref Reference, o PullOptions) (*Image, error) {
 	s.mu.Lock()
-	known := s.images[Digest(id.String())]
+	known := s.images[f.id]
 	s.mu.Unlock()
 	if known != nil {
-		if _, err := s.putBlob(f.named, false); err != nil {
-			return nil, err
+		for _, d := range f.documents {
+			if _, err := s.putBlob(d.data, false); err != nil {
+				return nil, err
+			}
 		}
 		return s.add(known, &ref, f.top)
 	}
-	config, err := f.image.ConfigFile()
-	if err != nil {
-		return nil, explain(err, at)
+	diffIDs := f.config.RootFS.DiffIDs
+	if len(f.layers) != len(diffIDs) {
+		return nil, fmt.Errorf("the image's manifest has %d layers and its config %d", len(f.layers), len(diffIDs))
 	}
-	layers, err := f.image.Layers()
-	if err != nil {
-		return nil, explain(err, at)
-	}
-	diffIDs := config.RootFS.DiffIDs
-	if len(layers) != len(diffIDs) {
-		return nil, fmt.Errorf("the image's manifest has %d layers and its config %d", len(layers), len(diffIDs))
-	}
-	if len(layers) > maxLayers {
-		return nil, fmt.Errorf("the image has %d layers; podrun takes up to %d", len(layers), maxLayers)
-	}
-	img := newImage(Digest(id.String()), config)
-	sizes := make([]int64, len(layers))
+	img := newImage(f.id, f.config)
+	sizes := make([]int64, len(f.layers))
 	g, gctx := errgroup.WithContext(ctx)
-	for i, l := range layers {
+	for i, l := range f.layers {
 		g.Go(func() (err error) {
-			sizes[i], err = s.layer(gctx, at, l, Digest(diffIDs[i].String()), o.Progress)
+			sizes[i], err = s.layer(gctx, f.session, l, Digest(diffIDs[i].String()), o.Progress)
 			return err
 		})
 	}
@@ -168,21 +186,16 @@ func (s *Store) pullFrom(ctx context.Context, at endpoint, ref Reference, o Pull
 }
 
 // keepDocuments keeps the documents of an image from a registry as they came.
-func (s *Store) keepDocuments(img *Image, f *found) error {
-	manifest, err := f.image.RawManifest()
-	if err != nil {
+func (s *Store) keepDocuments(img *Image, f *found) (err error) {
+	if _, err := s.putBlob(f.rawConfig, false); err != nil {
 		return err
 	}
-	config, err := f.image.RawConfigFile()
-	if err != nil {
-		return err
-	}
-	for _, document := range [][]byte{f.named, config, manifest} {
-		if img.Manifest, err = s.putBlob(document, false); err != nil {
+	for _, d := range f.documents {
+		if img.Manifest, err = s.putBlob(d.data, false); err != nil {
 			return err
 		}
 	}
-	img.Blobs, err = layersOf(manifest)
+	img.Blobs, err = layersOf(f.documents[len(f.documents)-1].data)
 	return err
 }
 

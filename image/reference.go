@@ -88,6 +88,14 @@ func (r Reference) Tag() string { return r.tag }
 // Digest is the digest, "" when the reference has none.
 func (r Reference) Digest() Digest { return r.digest }
 
+// identifier is what a registry is asked for: the digest if there is one.
+func (r Reference) identifier() string {
+	if r.digest != "" {
+		return string(r.digest)
+	}
+	return r.tag
+}
+
 // String is the whole reference: docker.io/library/busybox:latest.
 func (r Reference) String() string {
 	s := r.registry + "/" + r.repository

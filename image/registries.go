@@ -89,6 +89,11 @@ type endpoint struct {
 	credentials          []Credentials
 }
 
+// same tells whether two are one place.
+func (at endpoint) same(other endpoint) bool {
+	return at.registry == other.registry && at.repository == other.repository
+}
+
 // errBlocked is the cause of a pull from a blocked registry.
 var errBlocked = errors.New("registries.conf blocks this registry")
 

@@ -9,7 +9,6 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -55,13 +54,13 @@ type Image struct {
 
 // Options of a Store; the zero value is fine.
 type Options struct {
-	Logger      *slog.Logger
-	Registries  *Registries    // nil: LoadRegistries before each pull
-	Platform    Platform       // zero: this machine's
-	Keychain    authn.Keychain // nil: docker's and podman's files
-	SingleID    bool           // only one user ID is mapped: all files become its
-	MaxParallel int            // layers at once; 0 is 4
-	Limits      untar.Limits   // of what a layer may unpack to
+	Logger     *slog.Logger
+	Registries *Registries    // nil: LoadRegistries before each pull
+	Platform   Platform       // zero: this machine's
+	Keychain   authn.Keychain // nil: docker's and podman's files
+	SingleID   bool           // only one user ID is mapped: all files become its
+	Limits     untar.Limits   // of what a layer may unpack to
+	Pull       PullLimits     // of what a pull may take
 }
 
 // Store keeps images. Its methods are safe for concurrent use; one process
@@ -74,7 +73,9 @@ type Store struct {
 	singleID   bool
 	rootless   bool
 	limits     untar.Limits
-	slots      chan struct{} // one for each layer that may be on its way
+	platform   Platform
+	pullLimits PullLimits
+	slots      *slots // for layers on their way
 
 	mu      sync.Mutex
 	images  map[Digest]*Image
@@ -112,18 +113,13 @@ func Open(dir string, o Options) (*Store, error) {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	platform := o.Platform
-	if platform == (Platform{}) {
-		platform = Platform{OS: "linux", Architecture: runtime.GOARCH}
-		if runtime.GOARCH == "arm64" {
-			platform.Variant = "v8"
-		}
+	s.platform = o.Platform
+	if s.platform == (Platform{}) {
+		s.platform = thisPlatform()
 	}
-	s.wire = newWire(platform, o.Keychain)
-	if o.MaxParallel <= 0 {
-		o.MaxParallel = 4
-	}
-	s.slots = make(chan struct{}, o.MaxParallel)
+	s.pullLimits = o.Pull.orDefault()
+	s.wire = newWire(o.Keychain, s.log, patience{stall: s.pullLimits.Stall, pause: s.pullLimits.Pause, tries: s.pullLimits.Tries})
+	s.slots = newSlots(s.pullLimits.Parallel)
 	for _, d := range []string{dir, s.tmp(), s.layers(), s.blobs()} {
 		// Layers are read by containers of any user: the path to them is open.
 		if err := os.MkdirAll(d, 0o711); err != nil {

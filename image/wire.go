@@ -2,63 +2,81 @@ package image
 
 import (
 	"context"
-	"crypto/tls"
+	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
+	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 )
 
-// Platform is what an image is built for.
-type Platform struct {
-	OS, Architecture, Variant string
-}
-
-func (p Platform) String() string {
-	s := p.OS + "/" + p.Architecture
-	if p.Variant != "" {
-		s += "/" + p.Variant
-	}
-	return s
-}
+// maxRedirects is how often a registry may send us elsewhere for one answer.
+const maxRedirects = 10
 
 // wire is the way to registries: all HTTP of podrun's images is here.
 type wire struct {
-	platform Platform
 	keychain authn.Keychain
-	secure   http.RoundTripper
-	insecure http.RoundTripper
+	log      *slog.Logger
+	patience
+
+	mu         sync.Mutex
+	transports map[transportKey]*retrier
 }
 
-func newWire(platform Platform, keychain authn.Keychain) *wire {
+// transportKey is what one transport may be shared by.
+type transportKey struct {
+	host     string
+	insecure bool
+	certs    string // what its certs.d holds
+}
+
+func newWire(keychain authn.Keychain, log *slog.Logger, p patience) *wire {
 	if keychain == nil {
 		keychain = authn.NewMultiKeychain(authn.DefaultKeychain, userKeychain{})
 	}
-	return &wire{platform: platform, keychain: keychain, secure: newTransport(false), insecure: newTransport(true)}
+	return &wire{keychain: keychain, log: log, patience: p.orDefault(), transports: map[transportKey]*retrier{}}
 }
 
-func newTransport(insecure bool) *http.Transport {
-	return &http.Transport{
-		Proxy:                 http.ProxyFromEnvironment,
-		DialContext:           (&net.Dialer{Timeout: 15 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
-		TLSHandshakeTimeout:   15 * time.Second,
-		ResponseHeaderTimeout: 60 * time.Second,
-		IdleConnTimeout:       30 * time.Second,
-		MaxIdleConnsPerHost:   8,
-		ForceAttemptHTTP2:     true,
-		TLSClientConfig:       &tls.Config{InsecureSkipVerify: insecure, MinVersion: tls.VersionTLS12},
+// transport is the way to a registry, with its certificates as they are now.
+func (w *wire) transport(at endpoint) (*retrier, error) {
+	certs, err := loadCerts(at.registry)
+	if err != nil {
+		return nil, err
 	}
+	key := transportKey{at.registry, at.insecure, certs.sum}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if t, ok := w.transports[key]; ok {
+		return t, nil
+	}
+	config, err := certs.config(at.insecure)
+	if err != nil {
+		return nil, err
+	}
+	t := &retrier{patience: w.patience, log: w.log, inner: &http.Transport{
+		Proxy:               http.ProxyFromEnvironment,
+		DialContext:         (&net.Dialer{Timeout: 15 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		TLSHandshakeTimeout: 15 * time.Second,
+		IdleConnTimeout:     30 * time.Second,
+		MaxIdleConnsPerHost: 8,
+		ForceAttemptHTTP2:   true,
+		DisableCompression:  true, // digests are of the bytes as they are
+		TLSClientConfig:     config,
+	}}
+	w.transports[key] = t
+	return t, nil
 }
 
-// reference is what the library calls at, for a tag or digest of ref.
-func (at endpoint) reference(ref Reference) (name.Reference, error) {
+// repository is what the library calls at.
+func (at endpoint) name() (name.Repository, error) {
 	host := at.registry
 	if host == dockerHub {
 		host = "index." + dockerHub
@@ -67,108 +85,133 @@ func (at endpoint) reference(ref Reference) (name.Reference, error) {
 	if at.insecure {
 		options = append(options, name.Insecure)
 	}
-	full := host + "/" + at.repository
-	if d := ref.Digest(); d != "" {
-		return name.NewDigest(full+"@"+string(d), options...)
-	}
-	return name.NewTag(full+":"+ref.Tag(), options...)
+	return name.NewRepository(host+"/"+at.repository, options...)
 }
 
-func (w *wire) options(ctx context.Context, at endpoint) []remote.Option {
-	transport := w.secure
-	if at.insecure {
-		transport = w.insecure
+// options are those of the library's own calls to at. It need not try again:
+// the transport does.
+func (w *wire) options(ctx context.Context, at endpoint) ([]remote.Option, error) {
+	t, err := w.transport(at)
+	if err != nil {
+		return nil, err
 	}
 	var keychains []authn.Keychain
 	for _, c := range at.credentials {
 		keychains = append(keychains, c)
 	}
 	return []remote.Option{
-		remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.NewMultiKeychain(append(keychains, w.keychain)...)), remote.WithTransport(transport),
-		remote.WithUserAgent("podrun"),
-		remote.WithPlatform(v1.Platform{OS: w.platform.OS, Architecture: w.platform.Architecture, Variant: w.platform.Variant}),
-	}
+		remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.NewMultiKeychain(append(keychains, w.keychain)...)), remote.WithTransport(t),
+		remote.WithUserAgent("podrun"), remote.WithRetryBackoff(remote.Backoff{Steps: 1}),
+	}, nil
 }
 
-// head asks what a reference stands for now.
-func (w *wire) head(ctx context.Context, at endpoint, ref Reference) (Digest, error) {
-	r, err := at.reference(ref)
-	if err != nil {
-		return "", err
-	}
-	d, err := remote.Head(r, w.options(ctx, at)...)
-	if err != nil {
-		return "", explain(err, at)
-	}
-	return Digest(d.Digest.String()), nil
-}
-
-// found is an image in a registry, of which nothing but the manifest was read.
-type found struct {
-	at    endpoint
-	top   Digest // of what the reference named, an index or a manifest
-	named []byte // the bytes of that
-	image v1.Image
-}
-
-// find reads the manifest that ref stands for, the platform's own out of an
-// index.
-func (w *wire) find(ctx context.Context, at endpoint, ref Reference) (*found, error) {
-	r, err := at.reference(ref)
+// authenticators are the ways to show who we are at a registry, in the order in
+// which they are tried: the credentials that came with the pull, then those of
+// the user. Nobody is asked for anonymously when there are any.
+func (w *wire) authenticators(ctx context.Context, at endpoint) ([]authn.Authenticator, error) {
+	repository, err := at.name()
 	if err != nil {
 		return nil, err
 	}
-	d, err := remote.Get(r, w.options(ctx, at)...)
-	if err != nil {
-		return nil, explain(err, at)
-	}
-	if d.MediaType.IsIndex() {
-		if err := w.offers(d); err != nil {
+	var list []authn.Authenticator
+	for _, c := range at.credentials {
+		found, err := c.all(repository)
+		if err != nil {
 			return nil, err
 		}
-	} else if !d.MediaType.IsImage() {
-		return nil, fmt.Errorf("what registry %s has under that name is no image but %q", at.registry, d.MediaType)
+		list = append(list, found...)
 	}
-	img, err := d.Image()
+	own, err := authn.Resolve(ctx, w.keychain, repository)
+	if err != nil {
+		return nil, err
+	}
+	if own != authn.Anonymous || len(list) == 0 {
+		list = append(list, own)
+	}
+	return list, nil
+}
+
+// session is a repository that lets us in.
+type session struct {
+	wire   *wire
+	at     endpoint
+	base   string // the address of the repository
+	client *http.Client
+}
+
+// open introduces us to a registry, by a token if it wants one.
+func (w *wire) open(ctx context.Context, at endpoint, as authn.Authenticator) (*session, error) {
+	repository, err := at.name()
+	if err != nil {
+		return nil, err
+	}
+	t, err := w.transport(at)
+	if err != nil {
+		return nil, err
+	}
+	agent := transport.NewUserAgent(t, "podrun")
+	authorized, err := transport.NewWithContext(ctx, repository.Registry, as, agent, []string{repository.Scope(transport.PullScope)})
 	if err != nil {
 		return nil, explain(err, at)
 	}
-	return &found{at: at, top: Digest(d.Digest.String()), named: d.Manifest, image: img}, nil
+	return &session{
+		wire: w, at: at, base: repository.Scheme() + "://" + repository.RegistryStr() + "/v2/" + repository.RepositoryStr(),
+		client: &http.Client{Transport: authorized, CheckRedirect: checkRedirect},
+	}, nil
 }
 
-// offers tells whether an index has an image for our platform, and if not,
-// which it has.
-func (w *wire) offers(d *remote.Descriptor) error {
-	index, err := d.ImageIndex()
+func (s *session) url(kind, identifier string) string { return s.base + "/" + kind + "/" + identifier }
+
+// do sends a request; an answer with another status than those is an error. The
+// caller closes the body.
+func (s *session) do(request *http.Request, statuses ...int) (*http.Response, error) {
+	answer, err := s.client.Do(request)
 	if err != nil {
-		return err
+		return nil, explain(err, s.at)
 	}
-	m, err := index.IndexManifest()
-	if err != nil {
-		return err
+	if err := transport.CheckError(answer, statuses...); err != nil {
+		return nil, explain(errors.Join(err, answer.Body.Close()), s.at)
 	}
-	want := v1.Platform{OS: w.platform.OS, Architecture: w.platform.Architecture, Variant: w.platform.Variant}
-	var have []string
-	for _, e := range m.Manifests {
-		if e.Platform == nil || e.Platform.Satisfies(want) {
-			return nil
-		}
-		if e.Platform.OS != "unknown" { // attestations
-			have = append(have, e.Platform.String())
-		}
-	}
-	return fmt.Errorf("the image is not made for %s, only for %v", w.platform, have)
+	return answer, nil
 }
 
-// userKeychain reads ~/.config/containers/auth.json, which podman falls back
-// to; the library reads the other places.
-type userKeychain struct{}
-
-// Resolve returns the stored credentials for a registry, or Anonymous.
-func (userKeychain) Resolve(target authn.Resource) (authn.Authenticator, error) {
-	dir, err := os.UserConfigDir()
-	if err != nil {
-		return authn.Anonymous, nil
+// checkRedirect lets a registry send us to other hosts, but not to this machine
+// or its link, where a cloud's metadata service is.
+func checkRedirect(request *http.Request, via []*http.Request) error {
+	if len(via) >= maxRedirects {
+		return fmt.Errorf("registry redirects more than %d times", maxRedirects)
 	}
-	return resolveFile(filepath.Join(dir, "containers", "auth.json"), target)
+	to, from := request.URL.Hostname(), via[0].URL.Hostname()
+	ip, err := netip.ParseAddr(to)
+	if to == from || isLoopback(from) {
+		return nil
+	}
+	if isLoopback(to) || err == nil && ip.IsLinkLocalUnicast() {
+		return fmt.Errorf("registry redirects to %s, which is not its to give", to)
+	}
+	return nil
+}
+
+// head asks what a reference stands for now.
+func (s *session) head(ctx context.Context, identifier string) (Digest, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodHead, s.url("manifests", identifier), nil)
+	if err != nil {
+		return "", err
+	}
+	request.Header["Accept"] = []string{acceptManifests}
+	answer, err := s.do(request, http.StatusOK)
+	if err != nil {
+		return "", err
+	}
+	if err := answer.Body.Close(); err != nil {
+		return "", err
+	}
+	if digest, err := v1.NewHash(answer.Header.Get("Docker-Content-Digest")); err == nil && digest.Algorithm == "sha256" {
+		return Digest(digest.String()), nil
+	}
+	d, err := s.document(ctx, identifier) // not all registries say it
+	if err != nil {
+		return "", err
+	}
+	return d.digest, nil
 }

@@ -108,7 +108,11 @@ func run(log *slog.Logger) (err error) {
 	var sandboxes *sandbox.Runtime
 	var g errgroup.Group
 	g.Go(func() (err error) {
-		images, err = image.Open(filepath.Join(paths.Data, "images"), image.Options{Logger: log, SingleID: ns.SingleID})
+		limits, err := image.PullLimitsFromEnvironment()
+		if err != nil {
+			return err
+		}
+		images, err = image.Open(filepath.Join(paths.Data, "images"), image.Options{Logger: log, SingleID: ns.SingleID, Limits: limits.Layer, Pull: limits})
 		return err
 	})
 	g.Go(func() (err error) {
