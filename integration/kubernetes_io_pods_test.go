@@ -146,7 +146,7 @@ func publishedPods() []published {
 		}},
 		{file: "pods__share-process-namespace", see: seeSharedProcesses},
 		{file: "pods__storage__redis", see: seeRedis},
-		{file: "pods__user-namespaces-stateless", refusedForRoot: "spec.hostUsers: Forbidden: podrun as root gives pods no user namespace", see: func(e *env) {
+		{file: "pods__user-namespaces-stateless", see: func(e *env) {
 			e.ready("userns")
 			got := strings.TrimSpace(e.output("userns", "shell", "readlink /proc/self/ns/user"))
 			if host := e.namespace(os.Getpid(), "user"); got == host || !strings.HasPrefix(got, "user:[") {

@@ -127,7 +127,7 @@ func run(log *slog.Logger) (err error) {
 	})
 	g.Go(func() (err error) {
 		sandboxes, err = sandbox.New(sandbox.Options{
-			StateDir: filepath.Join(paths.State, "sandboxes"), Rootless: ns.Rootless, SingleID: ns.SingleID, Logger: log,
+			StateDir: filepath.Join(paths.State, "sandboxes"), OpenDir: paths.State + "-rootfs", Rootless: ns.Rootless, SingleID: ns.SingleID, Logger: log,
 			ExitStatus: reaper.ExitStatus, Keep: reaper.Keep, Kept: reaper.Kept, Drop: reaper.Drop,
 		})
 		return err

@@ -31,7 +31,7 @@ var podFields = section{"Pod", "spec.", []rule{
 	{Supported, "{terminationGracePeriodSeconds,activeDeadlineSeconds}", ""},
 	{Supported, "shareProcessNamespace", ""},
 	{Supported, "{hostPID,hostIPC}", "the host's own namespace"},
-	{Supported, "hostUsers", "an ordinary user's pods always have a user namespace; as root, false is refused"},
+	{Supported, "hostUsers", "an ordinary user's pods always have a user namespace; as root, false gives the pod users of its own"},
 	{Supported, "imagePullSecrets.name", ""},
 	{Supported, "readinessGates.conditionType", "the pod is not ready until something sets the condition"},
 	{Supported, "os.name", "`linux`"},

@@ -144,7 +144,7 @@ func (s *Sandbox) CreateContainer(ctx context.Context, config ContainerConfig) (
 	if err := fault.Point("container.mounted"); err != nil {
 		return nil, err
 	}
-	if c.state.User, err = s.r.resolveUser(c.rootfs(), &config); err != nil {
+	if c.state.User, err = s.resolveUser(c.rootfs(), &config); err != nil {
 		return nil, err
 	}
 	if err := ctx.Err(); err != nil {
@@ -191,7 +191,21 @@ func (c *Container) mountRootfs() error {
 	// Without a devices cgroup (libcontainer's needs BPF code in every init)
 	// this is what keeps device files of an image from being devices.
 	m.Flags |= unix.MS_NODEV
+	if c.s.state.OwnUsers {
+		return c.mountMapped(m)
+	}
 	return m.Mount()
+}
+
+// unmountRootfs undoes mountRootfs, as far as that came.
+func (c *Container) unmountRootfs() error {
+	if err := linux.Unmount(c.rootfs(), unix.MNT_DETACH); err != nil || c.s.rootfsDir() == "" {
+		return err // it goes with the container's directory
+	}
+	if err := os.Remove(c.rootfs()); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // startInit has libcontainer start the container's init.
@@ -246,13 +260,16 @@ func (c *Container) libConfig() (*configs.Config, error) {
 	if !s.r.rootless && !cfg.Privileged {
 		mounts, nodes = withoutDevices(mounts, nodes), nil
 	}
+	if s.state.OwnUsers {
+		s.mapOwners(mounts)
+	}
 	masked, readonly := cfg.hidden()
 	umask := uint32(0o022)
 	config := &configs.Config{
 		Rootfs: c.rootfs(), Readonlyfs: cfg.ReadonlyRootfs, Umask: &umask,
 		Mounts: mounts, RootPropagation: rootPropagation(cfg.Mounts), Devices: nodes,
 		MaskPaths: masked, ReadonlyPaths: readonly,
-		Namespaces: s.namespaces(),
+		Namespaces: s.namespaces(), UIDMappings: s.mapping(), GIDMappings: s.mapping(),
 		Capabilities: &configs.Capabilities{
 			Bounding: cfg.Capabilities, Effective: cfg.Capabilities, Permitted: cfg.Capabilities,
 		},
@@ -275,6 +292,9 @@ func (s *Sandbox) namespaces() configs.Namespaces {
 	all := configs.Namespaces{{Type: configs.NEWNS}, {Type: configs.NEWCGROUP}}
 	join := func(t configs.NamespaceType, name string) {
 		all = append(all, configs.Namespace{Type: t, Path: s.namespace(name)})
+	}
+	if s.state.OwnUsers {
+		join(configs.NEWUSER, "user")
 	}
 	if !s.state.HostIPC {
 		join(configs.NEWIPC, "ipc")
@@ -386,9 +406,14 @@ func (c *Container) save() error {
 	return save(filepath.Join(c.dir(), "container.json"), c.state)
 }
 
-func (c *Container) dir() string    { return filepath.Join(c.s.dir, "containers", c.id) }
-func (c *Container) rootfs() string { return filepath.Join(c.dir(), "rootfs") }
-func (s *Sandbox) runDir() string   { return filepath.Join(s.dir, "run") }
+func (c *Container) dir() string { return filepath.Join(c.s.dir, "containers", c.id) }
+func (c *Container) rootfs() string {
+	if dir := c.s.rootfsDir(); dir != "" {
+		return filepath.Join(dir, c.id)
+	}
+	return filepath.Join(c.dir(), "rootfs")
+}
+func (s *Sandbox) runDir() string { return filepath.Join(s.dir, "run") }
 
 // ID returns the container's ID.
 func (c *Container) ID() string { return c.id }

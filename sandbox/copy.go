@@ -154,7 +154,7 @@ func (c *Container) inRoot(ctx context.Context, fn func(root *os.File) error) er
 	go func() {
 		// Not unlocked: the thread ends with its rights.
 		runtime.LockOSThread()
-		err := user.enterFS(c.s.r.singleID)
+		err := user.onHost(c.s.state.FirstID).enterFS(c.s.r.singleID)
 		if err == nil {
 			err = fn(root)
 		}
@@ -164,6 +164,17 @@ func (c *Container) inRoot(ctx context.Context, fn func(root *os.File) error) er
 		done <- err
 	}()
 	return <-done
+}
+
+// onHost is who u is outside of a user namespace whose root is first. There even
+// that has no rights over others' files: the node's would reach further than the
+// container's.
+func (u identity) onHost(first int64) identity {
+	groups := make([]int, len(u.Groups))
+	for i, g := range u.Groups {
+		groups[i] = g + int(first)
+	}
+	return identity{UID: u.UID + int(first), GID: u.GID + int(first), Groups: groups}
 }
 
 // enterFS gives the calling thread the user's rights to files. With another

@@ -165,7 +165,8 @@ func (c *Container) Delete(ctx context.Context) error {
 	step("kill", c.end(ctx))
 	step("fault", fault.Point("container.ended"))
 	step("cgroup", c.s.r.cgroups.remove(c.s.containerCgroup(c.id, Resources{})))
-	step("root filesystem", linux.Unmount(c.rootfs(), unix.MNT_DETACH))
+	step("root filesystem", c.unmountRootfs())
+	step("layers", linux.UnmountBelow(c.layersDir()))
 	for _, name := range []string{"stdin", "stdout", "stderr", "console"} {
 		c.s.r.drop(c.key(name))
 	}

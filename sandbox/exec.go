@@ -94,7 +94,7 @@ func (c *Container) exec(ctx context.Context, config ExecConfig) (_ *Process, er
 	if config.User != "" {
 		as := *own
 		as.User = config.User
-		if user, err = c.s.r.resolveUser(c.rootfs(), &as); err != nil {
+		if user, err = c.s.resolveUser(c.rootfs(), &as); err != nil {
 			return nil, err
 		}
 	}

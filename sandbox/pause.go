@@ -36,7 +36,8 @@ func (s setting) String() string {
 
 // startPause clones the pause process into new namespaces and has it make the
 // settings. started is called with its pid as soon as it exists and before it
-// does anything; when started or a setting fails the process is gone again.
+// does anything. With CLONE_NEWUSER the IDs from firstID on are those of the new
+// namespace; when started or a setting fails the process is gone again.
 //
 //	node                              pause
 //	clone -------------------------->
@@ -48,7 +49,7 @@ func (s setting) String() string {
 //
 // A pause that reads the end of the stream exits: then the node died before it
 // saved the pid, and nobody would ever find the process.
-func startPause(ctx context.Context, name string, flags uintptr, settings []setting, started func(pid int) error) (err error) {
+func startPause(ctx context.Context, name string, flags uintptr, firstID int64, settings []setting, started func(pid int) error) (err error) {
 	// One message is one packet, and no message is cut in two.
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
@@ -61,11 +62,17 @@ func startPause(ctx context.Context, name string, flags uintptr, settings []sett
 	ours, theirs := os.NewFile(uintptr(pair[0]), "pause"), os.NewFile(uintptr(pair[1]), "pause")
 	defer func() { err = errors.Join(err, ours.Close()) }()
 
+	attr := &syscall.SysProcAttr{Cloneflags: flags}
+	if flags&unix.CLONE_NEWUSER != 0 {
+		ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: int(firstID), Size: idsPerSandbox}}
+		attr.UidMappings, attr.GidMappings, attr.GidMappingsEnableSetgroups = ids, ids, true
+		attr.Credential = &syscall.Credential{} // root in there
+	}
 	child, err := os.StartProcess("/proc/self/exe", []string{"podrun-pause", name}, &os.ProcAttr{
 		Dir:   "/",
 		Env:   []string{},
 		Files: []*os.File{nil, nil, nil, theirs},
-		Sys:   &syscall.SysProcAttr{Cloneflags: flags},
+		Sys:   attr,
 	})
 	_ = theirs.Close()
 	if err != nil {

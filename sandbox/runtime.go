@@ -17,6 +17,10 @@ type Options struct {
 	// StateDir holds one directory per sandbox. It is made if need be, mode
 	// 0700, and should be on a file system that a reboot empties.
 	StateDir string
+	// OpenDir holds the root filesystems of sandboxes with users of their own.
+	// It is made if need be, and everybody may enter it and the directories
+	// above it. "" stands for a neighbour of StateDir.
+	OpenDir string
 	// Rootless: root in a user namespace, not the machine's.
 	Rootless bool
 	// SingleID: only one user ID and one group ID are mapped.
@@ -49,6 +53,7 @@ type Runtime struct {
 	gids    idMap
 	// minOOMScore is the lowest oom_score_adj that we may give.
 	minOOMScore int
+	own         ownUsers
 	warm        sync.WaitGroup
 	held        *holder // nil when the caller keeps descriptors
 }
@@ -70,6 +75,9 @@ func New(o Options) (*Runtime, error) {
 	r := &Runtime{
 		dir: dir, rootless: o.Rootless, singleID: o.SingleID,
 		status: o.ExitStatus, keep: o.Keep, kept: o.Kept, drop: o.Drop, log: o.Logger,
+	}
+	if r.own.dir = o.OpenDir; r.own.dir == "" {
+		r.own.dir = dir + "-rootfs"
 	}
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)

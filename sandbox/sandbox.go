@@ -49,6 +49,9 @@ type Config struct {
 	// SharePID: the containers see each other's processes, and the pause is
 	// the parent of what they leave behind.
 	SharePID bool
+	// OwnUsers: a user namespace with IDs that no other sandbox has; for real
+	// root only, see Runtime.OwnUsers. It goes with no namespace of the host.
+	OwnUsers bool
 }
 
 // foreignPID tells whether a container's processes are among others', so that
@@ -67,6 +70,9 @@ func (c *Config) cloneFlags() uintptr {
 	if c.SharePID && !c.HostPID {
 		flags |= unix.CLONE_NEWPID
 	}
+	if c.OwnUsers {
+		flags |= unix.CLONE_NEWUSER
+	}
 	return flags
 }
 
@@ -75,6 +81,8 @@ type sandboxState struct {
 	Config
 	Pid   int    `json:",omitempty"`
 	Start uint64 `json:",omitempty"`
+	// FirstID is root of the sandbox's own users, on the host.
+	FirstID int64 `json:",omitempty"`
 }
 
 // Sandbox is a running pause process and its namespaces. Safe for concurrent
@@ -96,11 +104,12 @@ func (r *Runtime) CreateSandbox(ctx context.Context, c Config) (_ *Sandbox, err 
 	if !validID(c.ID) {
 		return nil, fmt.Errorf("sandbox: invalid ID %q", c.ID)
 	}
-	settings, err := c.settings(r.gids.last())
+	s := r.sandbox(sandboxState{Config: c})
+	_, gids := s.ids()
+	settings, err := c.settings(gids.last())
 	if err != nil {
 		return nil, fmt.Errorf("sandbox %s: %w", c.ID, err)
 	}
-	s := r.sandbox(sandboxState{Config: c})
 	if err := os.Mkdir(s.dir, 0o700); err != nil {
 		if errors.Is(err, fs.ErrExist) {
 			err = ErrExists
@@ -118,6 +127,14 @@ func (r *Runtime) CreateSandbox(ctx context.Context, c Config) (_ *Sandbox, err 
 	if err := fault.Point("sandbox.saved"); err != nil {
 		return nil, err
 	}
+	if c.OwnUsers {
+		if err := errors.Join(s.takeIDs(), fault.Point("sandbox.ids")); err != nil {
+			return nil, fmt.Errorf("users of its own: %w", err)
+		}
+		if err := s.makeRootfsDir(); err != nil {
+			return nil, fmt.Errorf("users of its own: %w", err)
+		}
+	}
 	if err := s.createCgroup(); err != nil {
 		return nil, err
 	}
@@ -126,7 +143,7 @@ func (r *Runtime) CreateSandbox(ctx context.Context, c Config) (_ *Sandbox, err 
 			return nil, err
 		}
 	}
-	err = startPause(ctx, c.Name, c.cloneFlags(), settings, func(pid int) error {
+	err = startPause(ctx, c.Name, c.cloneFlags(), s.state.FirstID, settings, func(pid int) error {
 		p, err := openProcess(pid, 0)
 		if err != nil {
 			return err
@@ -208,7 +225,7 @@ func (s *Sandbox) mountShm() error {
 	}
 	return linux.Mount{
 		Source: "shm", Target: s.shm(), Type: "tmpfs",
-		Flags: unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, Data: "mode=1777,size=64m",
+		Flags: unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, Data: fmt.Sprintf("mode=1777,size=64m,uid=%d,gid=%[1]d", s.state.FirstID),
 	}.Mount()
 }
 
@@ -284,6 +301,9 @@ func (s *Sandbox) Delete(ctx context.Context) error {
 		errs = append(errs, fmt.Errorf("pause: %w", err))
 	}
 	if err := s.removeCgroup(); err != nil {
+		errs = append(errs, err)
+	}
+	if err := s.removeRootfsDir(); err != nil {
 		errs = append(errs, err)
 	}
 	if !s.state.HostIPC {

@@ -90,6 +90,11 @@ func (c *Container) makeFIFO(name string, container, other int) (*os.File, error
 	if err := unix.Mkfifo(path, 0o600); err != nil {
 		return nil, &os.PathError{Op: "mkfifo", Path: path, Err: err}
 	}
+	if first := int(c.s.state.FirstID); first != 0 {
+		if err := os.Chown(path, first, first); err != nil {
+			return nil, err
+		}
+	}
 	fd, err := unix.Open(path, container|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}

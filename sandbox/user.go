@@ -36,7 +36,8 @@ func (e *UserError) Unwrap() error { return e.Err }
 // whoever made the image or runs in the container controls. All groups that
 // list the user as a member count, as with containerd; with config.StrictGroups
 // only those that are asked for do.
-func (r *Runtime) resolveUser(rootfs string, config *ContainerConfig) (identity, error) {
+func (s *Sandbox) resolveUser(rootfs string, config *ContainerConfig) (identity, error) {
+	uids, gids := s.ids()
 	spec, supplemental := config.User, config.SupplementalGroups
 	id, err := lookUpUser(rootfs, spec)
 	if err != nil {
@@ -58,21 +59,24 @@ func (r *Runtime) resolveUser(rootfs string, config *ContainerConfig) (identity,
 			id.Groups = append(id.Groups, g)
 		}
 	}
-	const mend = `give the user more IDs in /etc/subuid and /etc/subgid, and install newuidmap and newgidmap (package uidmap); see "podrun doctor"`
-	if !r.uids.has(id.UID) {
+	mend := `give the user more IDs in /etc/subuid and /etc/subgid, and install newuidmap and newgidmap (package uidmap); see "podrun doctor"`
+	if s.state.OwnUsers {
+		mend = fmt.Sprintf("a pod with users of its own has those up to %d", idsPerSandbox-1)
+	}
+	if !uids.has(id.UID) {
 		return identity{}, hint.Wrap(&UserError{spec, fmt.Errorf("user ID %d is not mapped in the user namespace", id.UID)}, mend)
 	}
-	if !r.gids.has(id.GID) {
+	if !gids.has(id.GID) {
 		return identity{}, hint.Wrap(&UserError{spec, fmt.Errorf("group ID %d is not mapped in the user namespace", id.GID)}, mend)
 	}
 	// What an image lists and the kernel cannot give is no reason to stop, but
 	// what was asked for is.
 	for _, g := range supplemental {
-		if !r.gids.has(g) {
+		if !gids.has(g) {
 			return identity{}, hint.Wrap(&UserError{spec, fmt.Errorf("supplemental group ID %d is not mapped in the user namespace", g)}, mend)
 		}
 	}
-	id.Groups = slices.DeleteFunc(id.Groups, func(g int) bool { return !r.gids.has(g) })
+	id.Groups = slices.DeleteFunc(id.Groups, func(g int) bool { return !gids.has(g) })
 	return id, nil
 }
 

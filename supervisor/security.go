@@ -158,12 +158,14 @@ func (s *Supervisor) seccompDir() string { return filepath.Join(s.paths.Data, "s
 type machine struct {
 	appArmor, seLinux bool
 	rootless          bool
+	// noUsers is why the node's pods cannot have users of their own.
+	noUsers func() error
 }
 
-func lookAtMachine(rootless bool) machine {
+func lookAtMachine(rootless bool, sandboxes *sandbox.Runtime) machine {
 	enabled, err := os.ReadFile("/sys/module/apparmor/parameters/enabled")
 	_, serr := os.Stat("/sys/fs/selinux/enforce")
-	return machine{appArmor: err == nil && strings.HasPrefix(string(enabled), "Y"), seLinux: serr == nil, rootless: rootless}
+	return machine{appArmor: err == nil && strings.HasPrefix(string(enabled), "Y"), seLinux: serr == nil, rootless: rootless, noUsers: sandboxes.OwnUsers}
 }
 
 // check says which of a pod's fields this machine cannot honour: those that a
@@ -204,7 +206,9 @@ func (m machine) check(p *corev1.Pod) (refused field.ErrorList, ignored []pod.Pr
 		}
 	}
 	if users := p.Spec.HostUsers; users != nil && !*users && !m.rootless {
-		refused = append(refused, field.Forbidden(spec.Child("hostUsers"), "podrun as root gives pods no user namespace; run podrun as an ordinary user, whose pods always have one"))
+		if err := m.noUsers(); err != nil {
+			refused = append(refused, field.Forbidden(spec.Child("hostUsers"), "podrun as root cannot give the pod users of its own: "+explain(err)))
+		}
 	}
 	return refused, ignored
 }

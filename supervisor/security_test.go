@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -8,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"get.podrun.dev/podrun/cni"
+	"get.podrun.dev/podrun/internal/hint"
 	"get.podrun.dev/podrun/sandbox"
 )
 
@@ -170,8 +172,9 @@ func TestWhatTheMachineRefuses(t *testing.T) {
 		{name: "labels where there is SELinux", m: machine{seLinux: true}, container: &corev1.SecurityContext{SELinuxOptions: labels},
 			refused: "spec.containers[0].securityContext.seLinuxOptions: Forbidden: podrun sets no SELinux labels"},
 		{name: "hostUsers as a user", m: machine{rootless: true}, hostUsers: off},
-		{name: "hostUsers as root", hostUsers: off,
-			refused: "spec.hostUsers: Forbidden: podrun as root gives pods no user namespace; run podrun as an ordinary user, whose pods always have one"},
+		{name: "hostUsers as root", m: machine{noUsers: func() error { return nil }}, hostUsers: off},
+		{name: "hostUsers as root without IDs", m: machine{noUsers: func() error { return hint.Wrap(errors.New("no IDs"), "give it some") }}, hostUsers: off,
+			refused: "spec.hostUsers: Forbidden: podrun as root cannot give the pod users of its own: no IDs; give it some"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := onePod()

@@ -226,6 +226,7 @@ func (w *worker) sandboxConfig() (sandbox.Config, error) {
 		Hostname: nodename, Sysctls: sysctls(w.pod),
 		HostNetwork: spec.HostNetwork, HostPID: spec.HostPID, HostIPC: spec.HostIPC,
 		SharePID: isTrue(spec.ShareProcessNamespace), Resources: podResources(w.pod),
+		OwnUsers: !w.s.machine.rootless && spec.HostUsers != nil && !*spec.HostUsers,
 	}, err
 }
 

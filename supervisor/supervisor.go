@@ -78,7 +78,7 @@ func New(c Config) *Supervisor {
 	}
 	s := &Supervisor{
 		store: c.Store, sandboxes: c.Sandboxes, network: c.Network, images: c.Images, volumes: c.Volumes,
-		node: c.Node, hostIP: c.HostIP, machine: lookAtMachine(c.Rootless), anchor: c.Anchor, log: log,
+		node: c.Node, hostIP: c.HostIP, machine: lookAtMachine(c.Rootless, c.Sandboxes), anchor: c.Anchor, log: log,
 		workers: map[types.NamespacedName]*worker{},
 	}
 	s.paths.State, s.paths.Data = c.StateDir, c.DataDir
