@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"get.podrun.dev/podrun/internal/hint"
+	"get.podrun.dev/podrun/internal/untar"
 )
 
 // Errors that callers act on.
@@ -98,9 +99,11 @@ func explain(err error, at endpoint) error {
 	return fmt.Errorf("registry %s: %w", at.registry, redacted(err))
 }
 
-// explainDisk gives an error of the disk its words and its mend.
+// explainDisk gives an error of unpacking its words and its mend.
 func explainDisk(err error) error {
 	switch {
+	case errors.Is(err, untar.ErrLimit):
+		return hint.Wrap(err, fmt.Sprintf("if the image is to be trusted, set %s or %s higher when the node starts", layerVariable, filesVariable))
 	case errors.Is(err, syscall.ENOSPC):
 		return hint.Wrap(fmt.Errorf("no space left on the disk: %w", err), `remove images with "podrun rmi", or set PODRUN_DATA to a larger disk`)
 	case errors.Is(err, syscall.EDQUOT):

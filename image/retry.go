@@ -91,7 +91,7 @@ func (t *retrier) RoundTrip(in *http.Request) (*http.Response, error) {
 			return out, nil
 		case err == nil:
 			answer = readAnswer(out)
-			answer.Tries = try
+			answer.Registry, answer.Tries = in.URL.Host, try
 			err = answer
 			again = repeatable(in) || answer.Status == http.StatusTooManyRequests || answer.Status == http.StatusServiceUnavailable
 		default:

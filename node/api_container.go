@@ -159,22 +159,39 @@ func (a *api) pullImage(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return apierrors.NewBadRequest(err.Error())
 	}
+	var platform image.Platform
+	if request.Platform != "" {
+		if platform, err = image.ParsePlatform(request.Platform); err != nil {
+			return apierrors.NewBadRequest(err.Error())
+		}
+	}
 	ctx, cancel := a.during(r)
 	defer cancel()
-	var mu sync.Mutex
-	out := json.NewEncoder(stream(w, "application/json"))
-	send := func(e PullEvent) {
-		mu.Lock()
-		defer mu.Unlock()
-		_ = out.Encode(e) // the client went away: ctx ends the pull
+	// A client that does not read misses steps: others may want the same layers,
+	// and do not wait for it.
+	events := make(chan PullEvent, 64)
+	var sender sync.WaitGroup
+	sender.Go(func() {
+		out := json.NewEncoder(stream(w, "application/json"))
+		for e := range events {
+			_ = out.Encode(e) // the client went away: ctx ends the pull
+		}
+	})
+	progress := func(p image.Progress) {
+		select {
+		case events <- PullEvent{Progress: &p}:
+		default:
+		}
 	}
-	img, err := a.images.Pull(ctx, ref, image.PullOptions{Progress: func(p image.Progress) { send(PullEvent{Progress: &p}) }})
+	img, err := a.images.Pull(ctx, ref, image.PullOptions{Progress: progress, Platform: platform})
 	if err != nil {
 		status := statusOf(fmt.Errorf("cannot pull %q: %w", request.Reference, err))
-		send(PullEvent{Error: &status})
-		return nil
+		events <- PullEvent{Error: &status}
+	} else {
+		events <- PullEvent{Image: img}
 	}
-	send(PullEvent{Image: img})
+	close(events)
+	sender.Wait()
 	return nil
 }
 

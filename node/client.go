@@ -125,8 +125,8 @@ func (c *Client) StopContainer(ctx context.Context, ref string, grace time.Durat
 
 // Pull pulls an image; progress, if not nil, is called for each step, from the
 // calling goroutine.
-func (c *Client) Pull(ctx context.Context, ref string, progress func(Progress)) (*Image, error) {
-	body, err := c.send(ctx, http.MethodPost, "/podrun/v1/images/pull", nil, PullRequest{Reference: ref})
+func (c *Client) Pull(ctx context.Context, ref, platform string, progress func(Progress)) (*Image, error) {
+	body, err := c.send(ctx, http.MethodPost, "/podrun/v1/images/pull", nil, PullRequest{Reference: ref, Platform: platform})
 	if err != nil {
 		return nil, err
 	}

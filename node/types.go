@@ -59,6 +59,7 @@ type Size struct {
 // PullRequest asks for an image to be pulled, whether it is there or not.
 type PullRequest struct {
 	Reference string `json:"reference"`
+	Platform  string `json:"platform,omitempty"` // os/architecture[/variant]; "" is the machine's
 }
 
 // PullEvent is one line of the answer to a pull; exactly one field is set, and

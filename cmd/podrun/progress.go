@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/term"
@@ -15,9 +16,11 @@ import (
 // redraw bounds how often a bar moves.
 const redraw = 80 * time.Millisecond
 
-// bars shows the progress of a pull: on a terminal a bar for each layer that
-// moves in place, elsewhere a line for each step.
+// bars shows the progress of pulls: on a terminal a bar for each layer that
+// moves in place, elsewhere a line for each step. show is safe for concurrent
+// use.
 type bars struct {
+	mu    sync.Mutex
 	out   io.Writer
 	width int // of the terminal in columns; 0 when it is none
 	rows  int // of the terminal
@@ -45,6 +48,8 @@ func newBars(f *os.File) *bars {
 
 // show takes one step of a pull.
 func (b *bars) show(p node.Progress) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	for _, w := range p.Warnings {
 		b.warnings = append(b.warnings, fmt.Sprintf("layer %s: %s", p.Layer, w))
 	}
@@ -87,6 +92,8 @@ func (b *bars) draw(i int) {
 
 // done draws what is not yet on the screen.
 func (b *bars) done() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	for i := range b.lines {
 		if b.lines[i].behind {
 			b.draw(i)

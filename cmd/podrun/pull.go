@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -13,24 +14,30 @@ import (
 
 func pullCommand(c *cli) *cobra.Command {
 	var quiet bool
+	var platform string
 	command := &cobra.Command{
 		Use:   "pull IMAGE...",
 		Short: "Fetch images from their registries",
 		Long: `Fetch images from their registries, whether they are here already or not.
 
-"busybox" means docker.io/library/busybox:latest. Credentials are those that
-docker and podman have stored.`,
+"busybox" means docker.io/library/busybox:latest, unless registries.conf says
+otherwise. Credentials are those that docker and podman have stored.
+
+Of an image for several platforms, this machine's is fetched; --platform takes
+another. Several images are fetched at once.`,
 		Example: `  podrun pull busybox
-  podrun pull registry.example:5000/app:v2 nginx@sha256:...`,
+  podrun pull registry.example:5000/app:v2 nginx@sha256:...
+  podrun pull --platform linux/arm64/v8 busybox`,
 		ValidArgsFunction: c.completeFrom(imageNames),
 		RunE: func(command *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return usagef("pull needs an image")
 			}
-			return c.pull(command.Context(), args, quiet)
+			return c.pull(command.Context(), args, platform, quiet)
 		},
 	}
 	command.Flags().BoolVarP(&quiet, "quiet", "q", false, "print the names of the images only")
+	command.Flags().StringVar(&platform, "platform", "", "os/architecture[/variant] that the image shall be for")
 	return command
 }
 
@@ -46,7 +53,8 @@ func imageNames(command *cobra.Command, client *node.Client) []string {
 	return names
 }
 
-func (c *cli) pull(ctx context.Context, refs []string, quiet bool) error {
+// pull fetches images side by side, and says in their order what became of each.
+func (c *cli) pull(ctx context.Context, refs []string, platform string, quiet bool) error {
 	names := make([]string, len(refs))
 	for i, ref := range refs {
 		var err error
@@ -58,35 +66,42 @@ func (c *cli) pull(ctx context.Context, refs []string, quiet bool) error {
 	if err != nil {
 		return err
 	}
+	var bars *bars
+	var show func(node.Progress)
+	if !quiet {
+		for _, name := range names {
+			fmt.Fprintf(c.out, "Pulling %s\n", name)
+		}
+		bars = newBars(c.out)
+		show = bars.show
+	}
+	images, errs := make([]*node.Image, len(refs)), make([]error, len(refs))
+	var all sync.WaitGroup
+	for i, ref := range refs {
+		all.Go(func() { images[i], errs[i] = client.Pull(ctx, ref, platform, show) })
+	}
+	all.Wait()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if bars != nil {
+		bars.done()
+		for _, w := range bars.warnings {
+			fmt.Fprintln(c.err, "Warning:", w)
+		}
+	}
 	var failed errorList
 	for i, ref := range refs {
-		img, err := c.pullOne(ctx, client, ref, names[i], quiet)
-		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case err != nil:
-			failed = append(failed, pullError(ref, err))
+		if errs[i] != nil {
+			failed = append(failed, pullError(ref, errs[i]))
 			continue
-		case !quiet:
-			fmt.Fprintf(c.out, "Digest: %s\n", img.Digest)
+		}
+		if !quiet {
+			fmt.Fprintf(c.out, "Digest: %s\n", images[i].Digest)
 		}
 		fmt.Fprintln(c.out, names[i])
 	}
 	return failed.err()
-}
-
-func (c *cli) pullOne(ctx context.Context, client *node.Client, ref, name string, quiet bool) (*node.Image, error) {
-	if quiet {
-		return client.Pull(ctx, ref, nil)
-	}
-	fmt.Fprintf(c.out, "Pulling %s\n", name)
-	bars := newBars(c.out)
-	img, err := client.Pull(ctx, ref, bars.show)
-	bars.done()
-	for _, w := range bars.warnings {
-		fmt.Fprintln(c.err, "Warning:", w)
-	}
-	return img, err
 }
 
 // pullError says what failed, once: the node's own answer says it already.
