@@ -7,8 +7,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"regexp"
 	"slices"
-	"strings"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/vishvananda/netlink"
@@ -344,6 +344,26 @@ func (n *Network) sweepVeths(keep map[string]bool) error {
 	for id := range keep {
 		names[vethName(id)] = true
 	}
+	return n.removeLinks(func(l netlink.Link) bool {
+		return l.Type() == "veth" && ownVeth.MatchString(l.Attrs().Name) && !names[l.Attrs().Name]
+	})
+}
+
+// sweepLinks removes the links that plugins of other networks make.
+func (n *Network) sweepLinks() error {
+	return n.removeLinks(func(l netlink.Link) bool {
+		name := l.Attrs().Name
+		return slices.Contains(pluginLinks, l.Type()) && name != bridgeName && !ownVeth.MatchString(name)
+	})
+}
+
+// pluginLinks are the types of links that plugins make.
+var pluginLinks = []string{"bridge", "dummy", "ifb", "ipvlan", "macvlan", "veth", "vlan", "vrf"}
+
+// ownVeth is what vethName returns. Plugins take other names, of eight digits.
+var ownVeth = regexp.MustCompile(`^veth[0-9a-f]{10}$`)
+
+func (n *Network) removeLinks(which func(netlink.Link) bool) error {
 	h, err := handle(n.pods.Fd())
 	if err != nil {
 		return err
@@ -355,8 +375,10 @@ func (n *Network) sweepVeths(keep map[string]bool) error {
 	}
 	var errs []error
 	for _, l := range links {
-		if name := l.Attrs().Name; l.Type() == "veth" && strings.HasPrefix(name, "veth") && !names[name] {
-			errs = append(errs, n.deleteVeth(name))
+		if which(l) {
+			if err := h.LinkDel(l); err != nil && !errors.Is(err, unix.ENODEV) {
+				errs = append(errs, fmt.Errorf("delete link %s: %w", l.Attrs().Name, err))
+			}
 		}
 	}
 	return errors.Join(errs...)

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -34,8 +35,8 @@ type Options struct {
 	DataDir    string       // survives it; "" is StateDir
 	Settings   Settings     // of the built-in network
 	Uplink     bool         // let pods reach what the host reaches
-	Conflist   []byte       // a CNI network list; nil is the built-in one
-	PluginDirs []string     // where plugins of other types are found
+	ConfDirs   []string     // where networks are found: the user's folder, then the system's
+	PluginDirs []string     // where their plugins are found
 	ResolvConf string       // the host's, for the gateway's DNS; "" is /etc/resolv.conf
 	Logger     *slog.Logger // nil discards
 }
@@ -45,7 +46,11 @@ type Pod struct {
 	ID              string     // unique; the CNI container id
 	Namespace, Name string     // for plugins that ask
 	NetNS           string     // path of its network namespace; Del does without
-	RequestIP       netip.Addr // the address to give if it is free; zero for any
+	RequestIP       netip.Addr // the address to give if it is free; zero for any; the built-in network's only
+	Network         string     // the name of the one to join; "" is the built-in one
+	// Capabilities are CNI's, by name, for plugins that have them
+	// (https://www.cni.dev/docs/conventions/#dynamic-plugin-specific-fields-capabilities--runtime-configuration).
+	Capabilities map[string]any
 }
 
 // DNS is what a pod's resolver is told.
@@ -74,22 +79,30 @@ type Network struct {
 	log    *slog.Logger
 	dir    string
 	plan   plan
-	pods   ns.NetNS // the pod network
-	list   *libcni.NetworkConfigList
+	pods   ns.NetNS                  // the pod network
+	list   *libcni.NetworkConfigList // the built-in network
 	lib    *libcni.CNIConfig
 	bridge int       // its index, in the pod network
 	noIPv6 string    // why the host or the kernel has no IPv6 for it
 	dns    *resolver // nil: its port was taken
 
-	mu       sync.Mutex
-	uplink   *uplink
-	problems []Problem
+	foreign    *libcni.CNIConfig // for all other networks
+	background sync.WaitGroup    // sweeps of those
+	stop       context.CancelFunc
+
+	given addresses
+
+	mu        sync.Mutex
+	uplink    *uplink
+	problems  []Problem
+	collected map[string]bool // networks whose garbage was collected
+	failed    map[string]int  // attempts to take a pod off its network, by its id
 }
 
 // Open joins the pod network that an earlier process left below StateDir, or
 // makes it. Without what the uplink needs it goes on and says so in Problems.
 func Open(ctx context.Context, o Options) (_ *Network, err error) {
-	n := &Network{o: o, log: o.Logger, dir: filepath.Join(o.StateDir, "cni")}
+	n := &Network{o: o, log: o.Logger, dir: filepath.Join(o.StateDir, "cni"), collected: map[string]bool{}, failed: map[string]int{}}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
 	}
@@ -109,14 +122,11 @@ func Open(ctx context.Context, o Options) (_ *Network, err error) {
 	if err = n.openBridge(); err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot make the pod network: %w", err), n.pods.Close())
 	}
-	conflist := o.Conflist
-	if conflist == nil {
-		conflist = n.builtinConflist()
-	}
-	if n.list, err = ParseConflist(conflist); err != nil {
+	if n.list, err = ParseConflist(n.builtinConflist()); err != nil {
 		return nil, errors.Join(err, n.pods.Close())
 	}
-	n.lib = libcni.NewCNIConfigWithCacheDir(o.PluginDirs, filepath.Join(n.dir, "cache"), &executor{n: n})
+	n.lib = libcni.NewCNIConfigWithCacheDir(nil, filepath.Join(n.dir, "cache"), &executor{n: n})
+	n.foreign = libcni.NewCNIConfigWithCacheDir(o.PluginDirs, filepath.Join(n.dir, "foreign"), &foreign{n: n})
 	if n.dns, err = n.openDNS(); err != nil {
 		n.problems = append(n.problems, Problem{Summary: "pods cannot look up names: DNS in the pod network: " + err.Error()})
 		n.log.Warn("no DNS", "err", err)
@@ -133,6 +143,10 @@ func Open(ctx context.Context, o Options) (_ *Network, err error) {
 // Close ends this process's part, the gateway. Pods keep their addresses and
 // reach each other; the next Open gives them back the way out.
 func (n *Network) Close() error {
+	if n.stop != nil {
+		n.stop()
+	}
+	n.background.Wait()
 	if n.dns != nil {
 		n.dns.close()
 	}
@@ -152,14 +166,33 @@ func (n *Network) Problems() []Problem {
 	return append([]Problem(nil), n.problems...)
 }
 
-// Add joins a pod to the network. A pod that is joined already gets the same
-// answer again. After an error nothing is left of the attempt.
+// Add joins a pod to its network. A pod that is joined already gets the same
+// answer again, whatever its Network says by now. After an error nothing is left
+// of the attempt, or what is left is on record and goes with the next.
 func (n *Network) Add(ctx context.Context, p Pod) (*Result, error) {
 	ctx, cancel := context.WithTimeout(ctx, pluginTimeout)
 	defer cancel()
+	a, err := n.attachment(p.ID)
+	if err != nil {
+		return nil, err
+	}
+	if a != nil || p.Network != "" && p.Network != networkName {
+		return n.addForeign(ctx, p, a)
+	}
 	rt := n.runtimeConf(p)
 	if cached, err := n.lib.GetNetworkListCachedResult(n.list, rt); err == nil && cached != nil {
-		return n.result(cached)
+		// Links go with a namespace that was lost.
+		err := n.lib.CheckNetworkList(ctx, n.list, rt)
+		if err == nil {
+			return n.result(n.list.Name, cached, true)
+		}
+		n.log.Warn("a pod is joined again", "pod", p.Namespace+"/"+p.Name, "err", err)
+		if err := n.Del(ctx, p); err != nil {
+			return nil, err
+		}
+	}
+	if err := unknownCapabilities(n.list, p.Capabilities); err != nil {
+		return nil, err
 	}
 	if err := fault.Point("network.add"); err != nil {
 		return nil, err
@@ -174,16 +207,30 @@ func (n *Network) Add(ctx context.Context, p Pod) (*Result, error) {
 		defer cancel()
 		return nil, errors.Join(fmt.Errorf("add to network %q: %w", n.list.Name, err), n.Del(undo, p))
 	}
-	return n.result(answer)
+	return n.result(n.list.Name, answer, true)
 }
 
-// Del takes a pod off the network and frees its addresses. It may be called
-// again, and for a pod that was never added.
+// Del takes a pod off its network and frees its addresses. It may be called
+// again, and for a pod that was never added. Plugins that fail again and again
+// hold up no pod for ever: what they left is kept on record, and the next
+// process tries again.
 func (n *Network) Del(ctx context.Context, p Pod) error {
 	ctx, cancel := context.WithTimeout(ctx, pluginTimeout)
 	defer cancel()
 	if err := fault.Point("network.del"); err != nil {
 		return err
+	}
+	a, err := n.attachment(p.ID)
+	if err != nil {
+		return err
+	}
+	if a != nil {
+		if err := n.delForeign(ctx, a); err != nil {
+			if !n.giveUp(a) {
+				return err
+			}
+			n.log.Warn("a pod goes whose network does not let it", "pod", a.name(), "err", err)
+		}
 	}
 	if err := n.lib.DelNetworkList(ctx, n.list, n.runtimeConf(p)); err != nil {
 		return fmt.Errorf("delete from network %q: %w", n.list.Name, err)
@@ -191,20 +238,93 @@ func (n *Network) Del(ctx context.Context, p Pod) error {
 	return nil
 }
 
-// Sweep frees what pods that are not in keep still have.
-func (n *Network) Sweep(ctx context.Context, keep map[string]bool) error {
-	attachments, err := n.lib.GetCachedAttachments("")
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("list what pods were given: %w", err)
+// Check asks the plugins whether what they made for a pod is as it was (CHECK).
+func (n *Network) Check(ctx context.Context, p Pod) error {
+	ctx, cancel := context.WithTimeout(ctx, pluginTimeout)
+	defer cancel()
+	a, err := n.attachment(p.ID)
+	if err != nil {
+		return err
 	}
-	var errs []error
+	list, lib, rt := n.list, n.lib, n.runtimeConf(p)
+	if a != nil {
+		if list, err = a.list(); err != nil {
+			return err
+		}
+		lib, rt = n.foreign, a.runtimeConf()
+	}
+	if cached, err := lib.GetNetworkListCachedResult(list, rt); err != nil || cached == nil {
+		return errors.Join(fmt.Errorf("the pod is not joined to network %q", list.Name), err)
+	}
+	if err := lib.CheckNetworkList(ctx, list, rt); err != nil {
+		return fmt.Errorf("network %q: %w", list.Name, err)
+	}
+	return nil
+}
+
+// Sweep frees what pods that are not in keep still have. Plugins that are
+// programs are called while the caller goes on: they may take their time.
+func (n *Network) Sweep(ctx context.Context, keep map[string]bool) error {
+	attachments, err := n.attachments()
+	errs := []error{err}
+	named := map[string]bool{}
+	for id := range keep {
+		named[id] = true
+	}
+	var gone []*attachment
 	for _, a := range attachments {
-		if !keep[a.ContainerID] {
-			errs = append(errs, n.Del(ctx, Pod{ID: a.ContainerID}))
+		named[a.Pod] = true
+		if !keep[a.Pod] {
+			gone = append(gone, a)
+		}
+	}
+	results, err := n.lib.GetCachedAttachments("")
+	if err != nil {
+		errs = append(errs, fmt.Errorf("list what pods were given: %w", err))
+	}
+	for _, r := range results {
+		if !keep[r.ContainerID] {
+			errs = append(errs, n.Del(ctx, Pod{ID: r.ContainerID}))
 		}
 	}
 	// A kill between an ADD's work and its being cached leaves these.
-	errs = append(errs, n.sweepAddresses(keep), n.sweepVeths(keep))
+	errs = append(errs, n.sweepResults(keep), n.sweepAddresses(named), n.sweepVeths(named))
+	if len(attachments) == 0 {
+		n.mu.Lock()
+		errs = append(errs, n.tidy())
+		n.mu.Unlock()
+	}
+	if len(gone) > 0 {
+		sweep, stop := context.WithCancel(context.WithoutCancel(ctx))
+		n.stop = stop
+		n.background.Go(func() {
+			for _, a := range gone {
+				if sweep.Err() == nil {
+					if err := n.Del(sweep, Pod{ID: a.Pod}); err != nil {
+						n.log.Warn("take a pod that is gone off its network", "pod", a.name(), "network", a.Network, "err", err)
+					}
+				}
+			}
+		})
+	}
+	return errors.Join(errs...)
+}
+
+// sweepResults removes answers of the built-in network that cannot be read: a
+// kill in the middle of writing leaves such.
+func (n *Network) sweepResults(keep map[string]bool) error {
+	dir := filepath.Join(n.dir, "cache", "results")
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	var errs []error
+	for _, e := range entries {
+		id := strings.TrimSuffix(strings.TrimPrefix(e.Name(), networkName+"-"), "-"+interfaceName)
+		if !keep[id] && !e.IsDir() {
+			errs = append(errs, os.Remove(filepath.Join(dir, e.Name())))
+		}
+	}
 	return errors.Join(errs...)
 }
 
@@ -221,7 +341,7 @@ func (n *Network) Addresses() string {
 
 // Contains tells whether addr is of the built-in pod network.
 func (n *Network) Contains(addr netip.Addr) bool {
-	return n.o.Conflist == nil && (n.plan.subnet.Contains(addr) || n.plan.subnet6.Contains(addr))
+	return n.plan.subnet.Contains(addr) || n.plan.subnet6.Contains(addr)
 }
 
 // Dial connects to an address of the pod network from inside it. address is
@@ -262,17 +382,17 @@ func (n *Network) Host(addr netip.Addr) *Result {
 	}
 }
 
-// result reads a plugin's answer.
-func (n *Network) result(answer types.Result) (*Result, error) {
+// result reads the answer of a network's plugins.
+func (n *Network) result(name string, answer types.Result, builtin bool) (*Result, error) {
 	r, err := types100.NewResultFromResult(answer)
 	if err != nil {
-		return nil, fmt.Errorf("answer of network %q: %w", n.list.Name, err)
+		return nil, fmt.Errorf("answer of network %q: %w", name, err)
 	}
 	out := &Result{Interface: interfaceName, DNS: DNS{Servers: r.DNS.Nameservers, Searches: r.DNS.Search, Options: r.DNS.Options}}
 	for _, ip := range r.IPs {
 		addr, ok := netip.AddrFromSlice(ip.Address.IP)
 		if !ok {
-			return nil, fmt.Errorf("answer of network %q: bad address %q", n.list.Name, ip.Address.String())
+			return nil, fmt.Errorf("answer of network %q: bad address %q", name, ip.Address.String())
 		}
 		ones, _ := ip.Address.Mask.Size()
 		out.IPs = append(out.IPs, netip.PrefixFrom(addr.Unmap(), ones))
@@ -286,14 +406,15 @@ func (n *Network) result(answer types.Result) (*Result, error) {
 		}
 	}
 	if len(out.IPs) == 0 {
-		return nil, fmt.Errorf("answer of network %q: no address", n.list.Name)
+		return nil, fmt.Errorf("answer of network %q: no address", name)
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.uplink != nil && n.o.Conflist == nil {
+	if n.uplink != nil && builtin {
 		out.HostIP, out.HostIP6 = n.plan.host, n.plan.host6
 	}
-	if n.dns != nil && n.o.Conflist == nil {
+	if n.dns != nil && (builtin || len(out.DNS.Servers) == 0) {
+		// A network that names no resolver has ours, if there is a way to it.
 		out.DNS.Servers = append(out.DNS.Servers, n.plan.bridge.String())
 		host := readResolvConf(n.o.ResolvConf)
 		out.DNS.Searches = append(out.DNS.Searches, host.searches...)

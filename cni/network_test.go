@@ -1,7 +1,6 @@
 package cni_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -30,6 +29,9 @@ import (
 func TestMain(m *testing.M) {
 	if os.Getenv("CNI_TEST_CHILD") == "" {
 		os.Exit(inNamespaces())
+	}
+	if op := os.Getenv(stepVariable); op != "" {
+		os.Exit(step(op))
 	}
 	if err := prepareHost(); err != nil {
 		fmt.Fprintln(os.Stderr, "prepare:", err)
@@ -406,7 +408,7 @@ func TestAddresses(t *testing.T) {
 func addressFiles(t *testing.T, dir string) []string {
 	t.Helper()
 	entries, err := os.ReadDir(filepath.Join(dir, "cni", "addresses", "podrun"))
-	if err != nil {
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		t.Fatal(err)
 	}
 	var out []string
@@ -489,48 +491,6 @@ func TestNoTUN(t *testing.T) {
 	}
 }
 
-func TestForeignPlugin(t *testing.T) {
-	plugins := t.TempDir()
-	write := func(name, script string) {
-		if err := os.WriteFile(filepath.Join(plugins, name), []byte("#!/bin/sh\n"+script), 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write("good", `cat >/dev/null; [ "$CNI_COMMAND" = ADD ] || exit 0
-echo '{"cniVersion":"1.0.0","ips":[{"address":"192.0.2.5/24","gateway":"192.0.2.1"}]}'`)
-	write("rubbish", `cat >/dev/null; echo 'not json'`)
-	write("fails", `cat >/dev/null; [ "$CNI_COMMAND" = ADD ] || exit 0
-echo '{"cniVersion":"1.0.0","code":11,"msg":"no","details":"not today"}'; exit 1`)
-	write("hangs", `[ "$CNI_COMMAND" = ADD ] || exit 0; exec sleep 60`)
-	for _, c := range []struct{ plugin, err string }{
-		{"good", ""},
-		{"rubbish", "rubbish"},
-		{"fails", "not today"},
-		{"hangs", "killed"},
-		{"missing", "failed to find plugin"},
-	} {
-		t.Run(c.plugin, func(t *testing.T) {
-			n := openNetwork(t, stateDir(t), func(o *cni.Options) {
-				o.Conflist = fmt.Appendf(nil, `{"cniVersion":"1.0.0","name":"foreign","plugins":[{"type":%q}]}`, c.plugin)
-				o.PluginDirs = []string{plugins}
-			})
-			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-			defer cancel()
-			r, err := n.Add(ctx, cni.Pod{ID: "a", NetNS: podNetNS(t)})
-			switch {
-			case c.err == "" && err != nil:
-				t.Error(err)
-			case c.err == "" && r.IPs[0].String() != "192.0.2.5/24":
-				t.Errorf("address %s", r.IPs[0])
-			case c.err != "" && err == nil:
-				t.Error("Add succeeded")
-			case c.err != "" && c.plugin != "rubbish" && !strings.Contains(err.Error(), c.err):
-				t.Errorf("error %q does not say %q", err, c.err)
-			}
-		})
-	}
-}
-
 func FuzzParseConflist(f *testing.F) {
 	f.Add([]byte(`{"cniVersion":"1.0.0","name":"x","plugins":[{"type":"bridge"}]}`))
 	f.Add([]byte(`{"name":"x","plugins":[]}`))
@@ -539,6 +499,11 @@ func FuzzParseConflist(f *testing.F) {
 		list, err := cni.ParseConflist(data)
 		if err == nil && (list == nil || len(list.Plugins) == 0) {
 			t.Error("a list without plugins was accepted")
+		}
+		if err == nil {
+			if _, again := cni.ParseConflist(list.Bytes); again != nil {
+				t.Errorf("its own bytes are no list: %v", again)
+			}
 		}
 	})
 }

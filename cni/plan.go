@@ -53,10 +53,7 @@ func newPlan(subnet, subnet6 netip.Prefix) (plan, error) {
 		return plan{}, fmt.Errorf("subnet %s: an IPv4 subnet between /%d and /%d is needed", subnet, minBits, maxBits)
 	}
 	base := number(subnet.Addr())
-	at := func(n uint32) netip.Addr {
-		v := base + n
-		return netip.AddrFrom4([4]byte{byte(v >> 24), byte(v >> 16), byte(v >> 8), byte(v)})
-	}
+	at := func(n uint32) netip.Addr { return address(base + n) }
 	size := uint32(1) << (32 - subnet.Bits())
 	p := plan{subnet: subnet, gateway: at(1), first: at(2), last: at(size - 4), host: at(size - 3), bridge: at(size - 2)}
 	if !subnet6.IsValid() {
@@ -86,6 +83,11 @@ func (p plan) sixth(v4 netip.Addr) netip.Addr {
 func number(a netip.Addr) uint32 {
 	b := a.As4()
 	return uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
+}
+
+// address is the IPv4 address of a number.
+func address(v uint32) netip.Addr {
+	return netip.AddrFrom4([4]byte{byte(v >> 24), byte(v >> 16), byte(v >> 8), byte(v)})
 }
 
 // choosePlan returns the plan that pods of an earlier process still live by, or

@@ -6,22 +6,16 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/version"
-	"github.com/containernetworking/plugins/pkg/ns"
 )
 
-// executor is libcni's way to plugins: built-in types are called, others are
-// executed in the pod network, where their bridges and veths belong.
+// executor is libcni's way to the built-in plugin types, which are called.
 type executor struct {
 	n *Network
 	version.PluginDecoder
 }
-
-// builtinPath marks a plugin that is not a file.
-const builtinPath = "built-in:"
 
 // call is one invocation of a plugin.
 type call struct {
@@ -39,25 +33,16 @@ var builtins = map[string]func(*Network, call) (*types100.Result, error){
 	"loopback": (*Network).loopbackPlugin,
 }
 
-// FindInPath says where a plugin is. Built-in types go before files.
-func (e *executor) FindInPath(plugin string, paths []string) (string, error) {
-	if _, ok := builtins[plugin]; ok && e.n.o.Conflist == nil {
-		return builtinPath + plugin, nil
+// FindInPath knows the built-in types only.
+func (e *executor) FindInPath(plugin string, _ []string) (string, error) {
+	if _, ok := builtins[plugin]; !ok {
+		return "", fmt.Errorf("internal error: plugin %q is not built in", plugin)
 	}
-	return invoke.FindInPath(plugin, paths)
+	return plugin, nil
 }
 
-// ExecPlugin runs a plugin and returns what it answers.
-func (e *executor) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
-	name, builtin := strings.CutPrefix(path, builtinPath)
-	if !builtin {
-		var out []byte
-		err := e.n.pods.Do(func(ns.NetNS) (err error) {
-			out, err = (&invoke.RawExec{}).ExecPlugin(ctx, path, stdin, environ)
-			return err
-		})
-		return out, err
-	}
+// ExecPlugin calls a plugin and returns what it answers.
+func (e *executor) ExecPlugin(_ context.Context, name string, stdin []byte, environ []string) ([]byte, error) {
 	c := call{conf: stdin, args: map[string]string{}}
 	for _, kv := range environ {
 		key, value, _ := strings.Cut(kv, "=")
