@@ -56,6 +56,7 @@ type Pod struct {
 // DNS is what a pod's resolver is told.
 type DNS struct {
 	Servers, Searches, Options []string
+	ClusterDomain              string // of pods' names, when Servers know them; else ""
 }
 
 // Result is what a pod was given.
@@ -82,8 +83,9 @@ type Network struct {
 	pods   ns.NetNS                  // the pod network
 	list   *libcni.NetworkConfigList // the built-in network
 	lib    *libcni.CNIConfig
-	bridge int       // its index, in the pod network
-	noIPv6 string    // why the host or the kernel has no IPv6 for it
+	bridge int    // its index, in the pod network
+	noIPv6 string // why the host or the kernel has no IPv6 for it
+	names  *records
 	dns    *resolver // nil: its port was taken
 
 	foreign    *libcni.CNIConfig // for all other networks
@@ -127,15 +129,16 @@ func Open(ctx context.Context, o Options) (_ *Network, err error) {
 	}
 	n.lib = libcni.NewCNIConfigWithCacheDir(nil, filepath.Join(n.dir, "cache"), &executor{n: n})
 	n.foreign = libcni.NewCNIConfigWithCacheDir(o.PluginDirs, filepath.Join(n.dir, "foreign"), &foreign{n: n})
-	if n.dns, err = n.openDNS(); err != nil {
-		n.problems = append(n.problems, Problem{Summary: "pods cannot look up names: DNS in the pod network: " + err.Error()})
-		n.log.Warn("no DNS", "err", err)
-	}
 	if o.Uplink {
 		if n.uplink, err = n.openUplink(); err != nil {
 			n.problems = append(n.problems, uplinkProblem(err))
 			n.log.Warn("no uplink", "err", err)
 		}
+	}
+	n.openNames()
+	if n.dns, err = n.openDNS(); err != nil {
+		n.problems = append(n.problems, Problem{Summary: "pods cannot look up names: DNS in the pod network: " + err.Error()})
+		n.log.Warn("no DNS", "err", err)
 	}
 	return n, nil
 }
@@ -375,10 +378,9 @@ func (n *Network) runtimeConf(p Pod) *libcni.RuntimeConf {
 // Host is the answer for a pod in the host's own network: the host's address
 // and resolvers. There is nothing to Add or Del.
 func (n *Network) Host(addr netip.Addr) *Result {
-	host := readResolvConf(n.o.ResolvConf)
 	return &Result{
 		IPs: []netip.Prefix{netip.PrefixFrom(addr, addr.BitLen())},
-		DNS: DNS{Servers: host.servers, Searches: host.searches, Options: host.options},
+		DNS: readResolvConf(n.o.ResolvConf).dns(),
 	}
 }
 
@@ -408,16 +410,11 @@ func (n *Network) result(name string, answer types.Result, builtin bool) (*Resul
 	if len(out.IPs) == 0 {
 		return nil, fmt.Errorf("answer of network %q: no address", name)
 	}
+	n.resultDNS(out, builtin)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.uplink != nil && builtin {
 		out.HostIP, out.HostIP6 = n.plan.host, n.plan.host6
-	}
-	if n.dns != nil && (builtin || len(out.DNS.Servers) == 0) {
-		// A network that names no resolver has ours, if there is a way to it.
-		out.DNS.Servers = append(out.DNS.Servers, n.plan.bridge.String())
-		host := readResolvConf(n.o.ResolvConf)
-		out.DNS.Searches = append(out.DNS.Searches, host.searches...)
 	}
 	return out, nil
 }

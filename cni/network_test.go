@@ -342,7 +342,7 @@ func TestDNS(t *testing.T) {
 		t.Errorf("answer %v, %v", m, err)
 	}
 	// The host's resolvers change: the next query goes to the new ones.
-	if err := os.WriteFile(conf, nil, 0o600); err != nil {
+	if err := os.WriteFile(conf, []byte("nameserver 127.0.0.77\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if m, err := query(); err != nil || m.Rcode != dns.RcodeServerFailure {
