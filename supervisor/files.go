@@ -39,13 +39,13 @@ func (w *worker) writeFiles(p *corev1.Pod, result *cni.Result) error {
 	if result != nil {
 		network = *result
 	}
-	resolver, omitted := resolvConf(p, network.DNS)
+	resolver, warnings := resolvConf(p, network.DNS)
 	if result != nil {
-		for _, what := range omitted {
-			w.warn("DNSConfigForming", "", what)
+		for _, n := range warnings {
+			w.warn(n.reason, "", n.message)
 		}
 	}
-	hosts := hostsFile(p, network)
+	hosts := hostsFile(p, network, w.s.clusterDomain())
 	if p.Spec.HostNetwork {
 		host, err := os.ReadFile("/etc/hosts")
 		if err != nil {
@@ -83,16 +83,20 @@ func hostname(p *corev1.Pod) string {
 	return name
 }
 
-// clusterDomain is what a kubelet is told by --cluster-domain, and nearly all
-// are told.
-const clusterDomain = "cluster.local"
+// clusterDomain is the domain of pods' names.
+func (s *Supervisor) clusterDomain() string {
+	if s.network == nil {
+		return cni.DefaultClusterDomain
+	}
+	return s.network.ClusterDomain()
+}
 
 // fqdn is the pod's name in the domain of its subdomain, "" without one.
-func fqdn(p *corev1.Pod) string {
+func fqdn(p *corev1.Pod, domain string) string {
 	if p.Spec.Subdomain == "" || p.Spec.HostnameOverride != nil && *p.Spec.HostnameOverride != "" {
 		return ""
 	}
-	return hostname(p) + "." + p.Spec.Subdomain + "." + p.Namespace + ".svc." + clusterDomain
+	return hostname(p) + "." + p.Spec.Subdomain + "." + p.Namespace + ".svc." + domain
 }
 
 // nodename is what uname(2) and /etc/hostname tell in the pod. With the host's
@@ -101,7 +105,7 @@ func (s *Supervisor) nodename(p *corev1.Pod) (string, error) {
 	if p.Spec.HostNetwork {
 		return s.node, nil
 	}
-	full := fqdn(p)
+	full := fqdn(p, s.clusterDomain())
 	if full == "" || !isTrue(p.Spec.SetHostnameAsFQDN) {
 		return hostname(p), nil
 	}
@@ -113,7 +117,7 @@ func (s *Supervisor) nodename(p *corev1.Pod) (string, error) {
 }
 
 // hostsFile is /etc/hosts as the kubelet writes it.
-func hostsFile(p *corev1.Pod, network cni.Result) string {
+func hostsFile(p *corev1.Pod, network cni.Result, domain string) string {
 	var b strings.Builder
 	b.WriteString("# Kubernetes-managed hosts file.\n" +
 		"127.0.0.1\tlocalhost\n" +
@@ -123,7 +127,7 @@ func hostsFile(p *corev1.Pod, network cni.Result) string {
 		"fe00::1\tip6-allnodes\n" +
 		"fe00::2\tip6-allrouters\n")
 	for _, ip := range network.IPs {
-		if full := fqdn(p); full != "" {
+		if full := fqdn(p, domain); full != "" {
 			fmt.Fprintf(&b, "%s\t%s\t%s\n", ip.Addr(), full, hostname(p))
 		} else {
 			fmt.Fprintf(&b, "%s\t%s\n", ip.Addr(), hostname(p))

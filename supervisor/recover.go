@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"get.podrun.dev/podrun/sandbox"
 )
@@ -23,6 +24,11 @@ func (w *worker) recover(ctx context.Context) error {
 			return fmt.Errorf("open sandbox: %w", err)
 		}
 		w.box = box
+		var addrs []netip.Addr
+		for _, ip := range w.pod.Status.PodIPs {
+			addrs = append(addrs, parseAddr(ip.IP))
+		}
+		w.publish(w.pod, addrs)
 	}
 	names := map[string]string{}
 	for name := range w.run.Incarnation {

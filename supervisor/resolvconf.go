@@ -19,24 +19,34 @@ const (
 	maxSearchesLength = 2048
 )
 
-// resolvConf is /etc/resolv.conf for the pod's dnsPolicy and dnsConfig
+// resolvConf is /etc/resolv.conf for the pod's dnsPolicy and dnsConfig as the
+// kubelet makes it
 // (https://kubernetes.io/docs/concepts/services-networking/dns-pod-service/).
-// The gateway of the pod network answers for the host's resolvers, so that
-// ClusterFirst and Default differ only in ndots; in the host's network, where
-// there is no gateway, dns has the host's resolvers. omitted tells, in the
-// kubelet's words, what had to be left out.
-func resolvConf(p *corev1.Pod, dns cni.DNS) (content string, omitted []string) {
+// The node answers on the pod network, for the host's resolvers too: Default
+// differs from ClusterFirst in the search path and the options only. In the
+// host's network and in one that has resolvers of its own dns has these, and
+// pods' names are not known: ClusterFirst is then Default, as it is for a
+// kubelet without a cluster DNS. warnings tells, by an event's reason and in
+// the kubelet's words, what was left out.
+func resolvConf(p *corev1.Pod, dns cni.DNS) (content string, warnings []note) {
+	warn := func(reason, message string) {
+		warnings = append(warnings, note{kind: corev1.EventTypeWarning, reason: reason, message: message})
+	}
 	servers, searches, options := dns.Servers, dns.Searches, dns.Options
-	switch policy := p.Spec.DNSPolicy; {
+	switch policy := dnsPolicy(p); {
 	case policy == corev1.DNSNone:
 		servers, searches, options = nil, nil, nil
-	case policy == corev1.DNSDefault, policy == corev1.DNSClusterFirst && p.Spec.HostNetwork:
+	case policy == corev1.DNSDefault:
+	case dns.ClusterDomain == "":
+		warn("MissingClusterDNS", fmt.Sprintf("The node's DNS is not reachable from this pod's network and cannot be used with %q policy. Falling back to %q policy.", p.Spec.DNSPolicy, corev1.DNSDefault))
 	default:
+		domain := dns.ClusterDomain
+		searches = unique([]string{p.Namespace + ".svc." + domain, "svc." + domain, domain}, searches)
 		options = []string{"ndots:5"}
 	}
 	if c := p.Spec.DNSConfig; c != nil {
-		servers = appendNew(servers, c.Nameservers...)
-		searches = appendNew(searches, c.Searches...)
+		servers = unique(servers, c.Nameservers)
+		searches = unique(searches, c.Searches)
 		for _, o := range c.Options {
 			option := o.Name
 			if o.Value != nil && *o.Value != "" {
@@ -47,11 +57,11 @@ func resolvConf(p *corev1.Pod, dns cni.DNS) (content string, omitted []string) {
 	}
 	if len(servers) > maxNameservers {
 		servers = servers[:maxNameservers]
-		omitted = append(omitted, "Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line is: "+strings.Join(servers, " "))
+		warn("DNSConfigForming", "Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line is: "+strings.Join(servers, " "))
 	}
 	if fit := fitSearches(searches); len(fit) < len(searches) {
 		searches = fit
-		omitted = append(omitted, "Search Line limits were exceeded, some search paths have been omitted, the applied search line is: "+strings.Join(searches, " "))
+		warn("DNSConfigForming", "Search Line limits were exceeded, some search paths have been omitted, the applied search line is: "+strings.Join(searches, " "))
 	}
 	var b strings.Builder
 	for _, s := range servers {
@@ -63,7 +73,15 @@ func resolvConf(p *corev1.Pod, dns cni.DNS) (content string, omitted []string) {
 	if len(options) > 0 {
 		fmt.Fprintf(&b, "options %s\n", strings.Join(options, " "))
 	}
-	return b.String(), omitted
+	return b.String(), warnings
+}
+
+// dnsPolicy is the policy that counts for the pod's network.
+func dnsPolicy(p *corev1.Pod) corev1.DNSPolicy {
+	if p.Spec.DNSPolicy == corev1.DNSClusterFirst && p.Spec.HostNetwork {
+		return corev1.DNSDefault
+	}
+	return p.Spec.DNSPolicy
 }
 
 // fitSearches leaves out what is too long by itself, and the last ones when
@@ -77,9 +95,10 @@ func fitSearches(searches []string) []string {
 	return fit
 }
 
-func appendNew(list []string, more ...string) []string {
-	out := list[:len(list):len(list)]
-	for _, s := range more {
+// unique joins lists; of what is in them twice the first stays.
+func unique(lists ...[]string) []string {
+	var out []string
+	for _, s := range slices.Concat(lists...) {
 		if !slices.Contains(out, s) {
 			out = append(out, s)
 		}

@@ -24,7 +24,7 @@ func TestHostsFile(t *testing.T) {
 	network := cni.Result{IPs: []netip.Prefix{netip.MustParsePrefix("10.88.0.2/16")}, HostIP: netip.MustParseAddr("10.88.255.253")}
 	p := onePod()
 	p.Spec.HostAliases = []corev1.HostAlias{{IP: "10.1.2.3", Hostnames: []string{"foo.remote", "bar.remote"}}}
-	got := hostsFile(p, network)
+	got := hostsFile(p, network, cni.DefaultClusterDomain)
 	for _, want := range []string{
 		"127.0.0.1\tlocalhost\n", "10.88.0.2\tweb\n", "10.88.255.253\thost.podrun.internal\n", "# Entries added by HostAliases.\n10.1.2.3\tfoo.remote\tbar.remote\n",
 	} {
@@ -33,7 +33,7 @@ func TestHostsFile(t *testing.T) {
 		}
 	}
 	p.Spec.Hostname, p.Spec.Subdomain = "front", "web-net"
-	if got, want := hostsFile(p, network), "10.88.0.2\tfront.web-net.default.svc.cluster.local\tfront\n"; !strings.Contains(got, want) {
+	if got, want := hostsFile(p, network, cni.DefaultClusterDomain), "10.88.0.2\tfront.web-net.default.svc.cluster.local\tfront\n"; !strings.Contains(got, want) {
 		t.Errorf("no %q in\n%s", want, got)
 	}
 }
@@ -47,26 +47,53 @@ func TestHostname(t *testing.T) {
 }
 
 func TestResolvConf(t *testing.T) {
-	dns := cni.DNS{Servers: []string{"10.88.0.1"}, Searches: []string{"example.org"}}
-	value := "2"
+	option := func(name, value string) corev1.PodDNSConfigOption {
+		o := corev1.PodDNSConfigOption{Name: name}
+		if value != "" {
+			o.Value = &value
+		}
+		return o
+	}
+	node := cni.DNS{Servers: []string{"10.88.0.1"}, Searches: []string{"example.org", "cluster.local"}, Options: []string{"timeout:2", "rotate"}, ClusterDomain: "cluster.local"}
+	foreign := cni.DNS{Servers: []string{"192.0.2.9"}, Searches: []string{"plugin.example"}}
+	const cluster = "search default.svc.cluster.local svc.cluster.local cluster.local example.org"
 	for _, c := range []struct {
 		name   string
 		policy corev1.DNSPolicy
 		config *corev1.PodDNSConfig
+		dns    cni.DNS
+		host   bool
 		want   string
+		reason string
 	}{
-		{"cluster first", corev1.DNSClusterFirst, nil, "nameserver 10.88.0.1\nsearch example.org\noptions ndots:5\n"},
-		{"default", corev1.DNSDefault, nil, "nameserver 10.88.0.1\nsearch example.org\n"},
-		{"none", corev1.DNSNone, &corev1.PodDNSConfig{Nameservers: []string{"192.0.2.1"}, Searches: []string{"my.dns.search"}, Options: []corev1.PodDNSConfigOption{{Name: "ndots", Value: &value}, {Name: "edns0"}}},
-			"nameserver 192.0.2.1\nsearch my.dns.search\noptions ndots:2 edns0\n"},
-		{"merged", corev1.DNSClusterFirst, &corev1.PodDNSConfig{Nameservers: []string{"10.88.0.1", "192.0.2.1"}, Options: []corev1.PodDNSConfigOption{{Name: "ndots", Value: &value}}},
-			"nameserver 10.88.0.1\nnameserver 192.0.2.1\nsearch example.org\noptions ndots:2\n"},
+		{name: "cluster first", policy: corev1.DNSClusterFirst, dns: node, want: "nameserver 10.88.0.1\n" + cluster + "\noptions ndots:5\n"},
+		{name: "cluster first with host net, in the pod network", policy: corev1.DNSClusterFirstWithHostNet, dns: node, want: "nameserver 10.88.0.1\n" + cluster + "\noptions ndots:5\n"},
+		{name: "default", policy: corev1.DNSDefault, dns: node, want: "nameserver 10.88.0.1\nsearch example.org cluster.local\noptions timeout:2 rotate\n"},
+		{name: "none", policy: corev1.DNSNone, dns: node,
+			config: &corev1.PodDNSConfig{Nameservers: []string{"192.0.2.1", "192.0.2.1"}, Searches: []string{"my.dns.search"}, Options: []corev1.PodDNSConfigOption{option("ndots", "2"), option("edns0", "")}},
+			want:   "nameserver 192.0.2.1\nsearch my.dns.search\noptions ndots:2 edns0\n"},
+		{name: "merged", policy: corev1.DNSClusterFirst, dns: node,
+			config: &corev1.PodDNSConfig{Nameservers: []string{"10.88.0.1", "192.0.2.1"}, Searches: []string{"more.example", "example.org"}, Options: []corev1.PodDNSConfigOption{option("ndots", "2"), option("ndots", "1"), option("edns0", "")}},
+			want:   "nameserver 10.88.0.1\nnameserver 192.0.2.1\n" + cluster + " more.example\noptions ndots:1 edns0\n"},
+		{name: "default, merged", policy: corev1.DNSDefault, dns: node,
+			config: &corev1.PodDNSConfig{Options: []corev1.PodDNSConfigOption{option("timeout", "9")}},
+			want:   "nameserver 10.88.0.1\nsearch example.org cluster.local\noptions rotate timeout:9\n"},
+		{name: "a network with resolvers of its own", policy: corev1.DNSClusterFirst, dns: foreign,
+			want: "nameserver 192.0.2.9\nsearch plugin.example\n", reason: "MissingClusterDNS"},
+		{name: "host network", policy: corev1.DNSClusterFirst, dns: foreign, host: true, want: "nameserver 192.0.2.9\nsearch plugin.example\n"},
+		{name: "cluster first with host net, there", policy: corev1.DNSClusterFirstWithHostNet, dns: foreign, host: true,
+			want: "nameserver 192.0.2.9\nsearch plugin.example\n", reason: "MissingClusterDNS"},
+		{name: "none, host network", policy: corev1.DNSNone, dns: foreign, host: true, config: &corev1.PodDNSConfig{Nameservers: []string{"2001:db8::1"}}, want: "nameserver 2001:db8::1\n"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := onePod()
-			p.Spec.DNSPolicy, p.Spec.DNSConfig = c.policy, c.config
-			if got, _ := resolvConf(p, dns); got != c.want {
+			p.Spec.DNSPolicy, p.Spec.DNSConfig, p.Spec.HostNetwork = c.policy, c.config, c.host
+			got, warnings := resolvConf(p, c.dns)
+			if got != c.want {
 				t.Errorf("got\n%s\nwant\n%s", got, c.want)
+			}
+			if (c.reason == "") != (len(warnings) == 0) || c.reason != "" && warnings[0].reason != c.reason {
+				t.Errorf("warnings %+v, want %q", warnings, c.reason)
 			}
 		})
 	}

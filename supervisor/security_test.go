@@ -258,9 +258,8 @@ func TestNodename(t *testing.T) {
 func TestResolvConfOfHostNetwork(t *testing.T) {
 	host := cni.DNS{Servers: []string{"127.0.0.53"}, Options: []string{"edns0", "trust-ad"}}
 	for policy, want := range map[corev1.DNSPolicy]string{
-		corev1.DNSClusterFirst:            "nameserver 127.0.0.53\noptions edns0 trust-ad\n",
-		corev1.DNSDefault:                 "nameserver 127.0.0.53\noptions edns0 trust-ad\n",
-		corev1.DNSClusterFirstWithHostNet: "nameserver 127.0.0.53\noptions ndots:5\n",
+		corev1.DNSClusterFirst: "nameserver 127.0.0.53\noptions edns0 trust-ad\n",
+		corev1.DNSDefault:      "nameserver 127.0.0.53\noptions edns0 trust-ad\n",
 	} {
 		p := onePod()
 		p.Spec.HostNetwork, p.Spec.DNSPolicy = true, policy
@@ -285,9 +284,9 @@ func TestLimitsOfResolvConf(t *testing.T) {
 	if lines[0] != "nameserver 10.0.0.1" || lines[1] != "nameserver 1.1.1.1" || lines[2] != "nameserver 8.8.8.8" || len(lines) != 5 {
 		t.Errorf("got %q", got)
 	}
-	if len(omitted) != 2 || omitted[0] != "Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line is: 10.0.0.1 1.1.1.1 8.8.8.8" ||
-		!strings.HasPrefix(omitted[1], "Search Line limits were exceeded, some search paths have been omitted, the applied search line is: a ") {
-		t.Errorf("omitted %q", omitted)
+	if len(omitted) != 2 || omitted[0].message != "Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line is: 10.0.0.1 1.1.1.1 8.8.8.8" ||
+		!strings.HasPrefix(omitted[1].message, "Search Line limits were exceeded, some search paths have been omitted, the applied search line is: a ") {
+		t.Errorf("omitted %+v", omitted)
 	}
 	long := make([]string, 32)
 	for i := range long {

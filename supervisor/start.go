@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -162,6 +163,11 @@ func (n *connection) begin(ctx context.Context, netns string) {
 		if err := n.w.writeFiles(n.pod, n.result); err != nil {
 			return &startError{reason: reasonCreating, err: err}
 		}
+		var addrs []netip.Addr
+		for _, ip := range n.result.IPs {
+			addrs = append(addrs, ip.Addr())
+		}
+		n.w.publish(n.pod, addrs)
 		return nil
 	})
 }
@@ -230,8 +236,23 @@ func (w *worker) sandboxConfig() (sandbox.Config, error) {
 	}, err
 }
 
-// leaveNetwork gives the pod's address back. It is idempotent.
+// publish makes the pod known by name, ready or not: the pods of a group look
+// for each other while they become ready. It is safe for concurrent use with
+// the worker.
+func (w *worker) publish(p *corev1.Pod, addrs []netip.Addr) {
+	if len(addrs) == 0 {
+		return
+	}
+	w.s.network.Publish(string(w.uid), cni.Names{
+		Namespace: w.namespace, Name: w.name, Hostname: hostname(p), Subdomain: p.Spec.Subdomain,
+		Addrs: addrs, Host: p.Spec.HostNetwork,
+	})
+}
+
+// leaveNetwork takes the pod's names and gives its address back. It is
+// idempotent.
 func (w *worker) leaveNetwork(ctx context.Context) error {
+	w.s.network.Withdraw(string(w.uid))
 	if w.pod.Spec.HostNetwork {
 		return nil
 	}
