@@ -139,3 +139,8 @@ func redacted(err error) error {
 	}
 	return err
 }
+
+// diskError tells whether the disk is full, or the user's part of it.
+func diskError(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}

@@ -17,6 +17,9 @@ const maxLayers = 60
 
 // PullOptions of one pull.
 type PullOptions struct {
+	// Content asks for all that save and push need too, which an image that
+	// runs may lack.
+	Content bool
 	// Progress, if set, is told of each layer; calls may come from several
 	// goroutines at once.
 	Progress func(Progress)
@@ -70,7 +73,7 @@ func (s *Store) Pull(ctx context.Context, ref Reference, o PullOptions) (*Image,
 	n, known := s.byName[ref.String()]
 	img := s.images[n.ID]
 	s.mu.Unlock()
-	known = known && want.suits(img.Platform)
+	known = known && want.suits(img.Platform) && (!o.Content || s.complete(img))
 	if known && ref.Digest() != "" && n.Top == ref.Digest() {
 		return img, nil // a digest stands for the same for ever
 	}
@@ -155,7 +158,13 @@ func (s *Store) take(ctx context.Context, f *found, ref Reference, o PullOptions
 				return nil, err
 			}
 		}
-		return s.add(known, &ref, f.top)
+		if o.Content && !s.complete(known) {
+			var err error
+			if known, err = s.refill(ctx, f, known, o.Progress); err != nil {
+				return nil, err
+			}
+		}
+		return s.add(known, ref, f.top)
 	}
 	diffIDs := f.config.RootFS.DiffIDs
 	if len(f.layers) != len(diffIDs) {
@@ -179,10 +188,16 @@ func (s *Store) take(ctx context.Context, f *found, ref Reference, o PullOptions
 	if err := s.keepDocuments(img, f); err != nil {
 		return nil, err
 	}
+	if o.Content && !s.complete(img) {
+		var err error
+		if img, err = s.refill(ctx, f, img, o.Progress); err != nil {
+			return nil, err
+		}
+	}
 	if err := fault.Point("pull.add"); err != nil {
 		return nil, err
 	}
-	return s.add(img, &ref, f.top)
+	return s.add(img, ref, f.top)
 }
 
 // keepDocuments keeps the documents of an image from a registry as they came.

@@ -39,17 +39,22 @@ type Image struct {
 	ID         Digest   `json:"id"`         // of the config
 	Digest     Digest   `json:"digest"`     // of the manifest or index its name stood for
 	References []string `json:"references"` // whole names, sorted
-	Config     Config   `json:"config"`
-	Platform   Platform `json:"platform"`
-	Layers     []Digest `json:"layers"` // diff IDs, base first
+	// Digests are what each name stood for in its registry; only List fills
+	// them in.
+	Digests  map[string]Digest `json:"digests,omitempty"`
+	Config   Config            `json:"config"`
+	Platform Platform          `json:"platform"`
+	Layers   []Digest          `json:"layers"` // diff IDs, base first
 	// Manifest is what is kept of the image as it came, "" when that is
 	// nothing; Blobs are its layers in the same order, which garbage collection
 	// may have removed.
-	Manifest Digest    `json:"manifest,omitempty"`
-	Blobs    []Blob    `json:"blobs,omitempty"`
-	Size     int64     `json:"size"` // bytes, unpacked
-	Created  time.Time `json:"created"`
-	Pulled   time.Time `json:"pulled"`
+	Manifest Digest `json:"manifest,omitempty"`
+	Blobs    []Blob `json:"blobs,omitempty"`
+	// Own: it was loaded or imported, and no registry need have its content.
+	Own     bool      `json:"own,omitempty"`
+	Size    int64     `json:"size"` // bytes, unpacked
+	Created time.Time `json:"created"`
+	Pulled  time.Time `json:"pulled"`
 }
 
 // Options of a Store; the zero value is fine.
@@ -251,13 +256,18 @@ func (s *Store) get(id string) (*Image, error) {
 	return match, nil
 }
 
-// List returns all images, the newest first.
+// List returns all images, the newest first, with their Digests.
 func (s *Store) List() ([]*Image, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	list := make([]*Image, 0, len(s.images))
 	for _, img := range s.images {
-		list = append(list, img)
+		copied := *img
+		copied.Digests = map[string]Digest{}
+		for _, full := range img.References {
+			copied.Digests[full] = s.byName[full].Top
+		}
+		list = append(list, &copied)
 	}
 	slices.SortFunc(list, func(a, b *Image) int {
 		return strings.Compare(string(a.ID), string(b.ID)) + 2*b.Created.Compare(a.Created)
@@ -265,22 +275,28 @@ func (s *Store) List() ([]*Image, error) {
 	return list, nil
 }
 
-// add names an image that is whole, and saves it. A nil ref adds it without a
-// name; top is what ref stands for in its registry.
-func (s *Store) add(img *Image, ref *Reference, top Digest) (*Image, error) {
+// add names an image that is whole, and saves it; top is what ref stands for in
+// its registry.
+func (s *Store) add(img *Image, ref Reference, top Digest) (*Image, error) {
+	return s.addNamed(img, []Reference{ref}, top)
+}
+
+// addNamed adds an image with some names, or none.
+func (s *Store) addNamed(img *Image, refs []Reference, top Digest) (*Image, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if known, ok := s.images[img.ID]; ok {
 		copied := *known
 		if copied.Manifest == "" { // an older podrun kept nothing of it
-			copied.Manifest, copied.Blobs = img.Manifest, img.Blobs
+			copied.Manifest, copied.Blobs, copied.Own = img.Manifest, img.Blobs, img.Own
 		}
+		s.unswept = true // what came with it may be nobody's now
 		img = &copied
 	}
 	img.Digest = top
 	s.images[img.ID] = img
 	s.use(img.ID)
-	if ref != nil {
+	for _, ref := range refs {
 		s.name(img.ID, ref.String(), top)
 	}
 	return s.images[img.ID], s.save()
