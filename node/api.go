@@ -30,6 +30,7 @@ type api struct {
 	supervisor *supervisor.Supervisor
 	objects    *object.Objects
 	images     *image.Store
+	data       string // the data directory
 	checks     func(context.Context) []Check
 	stopped    context.Context // ends when the node does: ends watches and follows
 	log        *slog.Logger
@@ -59,9 +60,7 @@ func (a *api) handler() http.Handler {
 	handle("GET /apis/metrics.k8s.io/v1beta1/namespaces/{namespace}/pods", a.podMetrics)
 	handle("GET /apis/metrics.k8s.io/v1beta1/namespaces/{namespace}/pods/{name}", a.podMetrics)
 	handle("POST /podrun/v1/containers/{id}/stop", a.stopContainer)
-	handle("POST /podrun/v1/images/pull", a.pullImage)
-	handle("GET /podrun/v1/images", a.listImages)
-	handle("DELETE /podrun/v1/images/{name}", a.removeImage)
+	a.handleImages(handle)
 	handle("GET /podrun/v1/version", a.version)
 	handle("GET /podrun/v1/doctor", a.doctor)
 	handle("/", func(_ http.ResponseWriter, r *http.Request) error {

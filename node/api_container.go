@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -15,8 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
-	"get.podrun.dev/podrun/image"
-	"get.podrun.dev/podrun/internal/hint"
 	"get.podrun.dev/podrun/sandbox"
 	"get.podrun.dev/podrun/supervisor"
 )
@@ -145,79 +142,6 @@ func (a *api) resize(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	respond(w, http.StatusOK, struct{}{})
-	return nil
-}
-
-// pullImage pulls an image and streams the progress, one JSON object a line,
-// the image or the error last.
-func (a *api) pullImage(w http.ResponseWriter, r *http.Request) error {
-	var request PullRequest
-	if err := decode(r, &request); err != nil {
-		return err
-	}
-	ref, err := image.ParseReference(request.Reference)
-	if err != nil {
-		return apierrors.NewBadRequest(err.Error())
-	}
-	var platform image.Platform
-	if request.Platform != "" {
-		if platform, err = image.ParsePlatform(request.Platform); err != nil {
-			return apierrors.NewBadRequest(err.Error())
-		}
-	}
-	ctx, cancel := a.during(r)
-	defer cancel()
-	// A client that does not read misses steps: others may want the same layers,
-	// and do not wait for it.
-	events := make(chan PullEvent, 64)
-	var sender sync.WaitGroup
-	sender.Go(func() {
-		out := json.NewEncoder(stream(w, "application/json"))
-		for e := range events {
-			_ = out.Encode(e) // the client went away: ctx ends the pull
-		}
-	})
-	progress := func(p image.Progress) {
-		select {
-		case events <- PullEvent{Progress: &p}:
-		default:
-		}
-	}
-	img, err := a.images.Pull(ctx, ref, image.PullOptions{Progress: progress, Platform: platform})
-	if err != nil {
-		status := statusOf(fmt.Errorf("cannot pull %q: %w", request.Reference, err))
-		events <- PullEvent{Error: &status}
-	} else {
-		events <- PullEvent{Image: img}
-	}
-	close(events)
-	sender.Wait()
-	return nil
-}
-
-func (a *api) listImages(w http.ResponseWriter, _ *http.Request) error {
-	list, err := a.images.List()
-	if err != nil {
-		return err
-	}
-	if list == nil {
-		list = []*image.Image{}
-	}
-	respond(w, http.StatusOK, list)
-	return nil
-}
-
-func (a *api) removeImage(w http.ResponseWriter, r *http.Request) error {
-	removed, err := a.images.Remove(r.Context(), r.PathValue("name"), a.supervisor.ImageUser, isTrue(r.URL.Query().Get("force")))
-	switch {
-	case errors.Is(err, image.ErrNotFound):
-		return apierrors.NewNotFound(metav1Resource("images"), r.PathValue("name"))
-	case errors.Is(err, image.ErrInUse):
-		return hint.Wrap(apierrors.NewConflict(metav1Resource("images"), r.PathValue("name"), err), hint.Of(err))
-	case err != nil:
-		return err
-	}
-	respond(w, http.StatusOK, map[string][]string{"removed": removed})
 	return nil
 }
 

@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -121,50 +120,6 @@ func (c *Client) StopContainer(ctx context.Context, ref string, grace time.Durat
 	var s stopped
 	err = c.call(ctx, http.MethodPost, "/podrun/v1/containers/"+url.PathEscape(ref)+"/stop", q, nil, &s)
 	return s.ID, err
-}
-
-// Pull pulls an image; progress, if not nil, is called for each step, from the
-// calling goroutine.
-func (c *Client) Pull(ctx context.Context, ref, platform string, progress func(Progress)) (*Image, error) {
-	body, err := c.send(ctx, http.MethodPost, "/podrun/v1/images/pull", nil, PullRequest{Reference: ref, Platform: platform})
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = body.Close() }()
-	lines := json.NewDecoder(body)
-	for {
-		var e PullEvent
-		if err := lines.Decode(&e); err != nil {
-			return nil, body.broken(err)
-		}
-		switch {
-		case e.Error != nil:
-			return nil, statusError(*e.Error)
-		case e.Image != nil:
-			return e.Image, nil
-		case e.Progress != nil && progress != nil:
-			progress(*e.Progress)
-		}
-	}
-}
-
-// ListImages lists the images of the node's store.
-func (c *Client) ListImages(ctx context.Context) ([]Image, error) {
-	var list []Image
-	err := c.call(ctx, http.MethodGet, "/podrun/v1/images", nil, nil, &list)
-	return list, err
-}
-
-// RemoveImage removes a name of an image, and the image with its last name. It
-// returns what was done in docker's words, a line each.
-func (c *Client) RemoveImage(ctx context.Context, nameOrID string, force bool) ([]string, error) {
-	q := url.Values{}
-	if force {
-		q.Set("force", "1")
-	}
-	var r removed
-	err := c.call(ctx, http.MethodDelete, "/podrun/v1/images/"+url.PathEscape(nameOrID), q, nil, &r)
-	return r.Removed, err
 }
 
 // Version returns the node's version.

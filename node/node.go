@@ -185,7 +185,7 @@ func run(log *slog.Logger) (err error) {
 	connections := newGauge()
 	server := &http.Server{
 		Handler: (&api{
-			store: st, supervisor: sup, objects: objects, images: images, stopped: ctx, log: log,
+			store: st, supervisor: sup, objects: objects, images: images, data: paths.Data, stopped: ctx, log: log,
 			checks: func(ctx context.Context) []Check { return nodeChecks(ctx, sandboxes, network) },
 		}).handler(),
 		ConnContext: ConnContext,

@@ -3,7 +3,6 @@ package node
 import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"get.podrun.dev/podrun/image"
 	"get.podrun.dev/podrun/pod"
 	"get.podrun.dev/podrun/supervisor"
 )
@@ -17,10 +16,6 @@ import (
 type (
 	// Container is one line of "podrun ps".
 	Container = supervisor.Container
-	// Image is one image of the node's store.
-	Image = image.Image
-	// Progress is how far one layer of a pull has come.
-	Progress = image.Progress
 )
 
 // causeMend marks the cause of a Status that is a mend: what a person can do
@@ -56,20 +51,6 @@ type Size struct {
 	Cols uint16 `json:"cols"`
 }
 
-// PullRequest asks for an image to be pulled, whether it is there or not.
-type PullRequest struct {
-	Reference string `json:"reference"`
-	Platform  string `json:"platform,omitempty"` // os/architecture[/variant]; "" is the machine's
-}
-
-// PullEvent is one line of the answer to a pull; exactly one field is set, and
-// the last line has Image or Error.
-type PullEvent struct {
-	Progress *Progress      `json:"progress,omitempty"`
-	Image    *Image         `json:"image,omitempty"`
-	Error    *metav1.Status `json:"error,omitempty"`
-}
-
 // VersionInfo tells one end's version.
 type VersionInfo struct {
 	Version string `json:"version"`
@@ -80,22 +61,7 @@ type VersionInfo struct {
 	PID     int    `json:"pid,omitempty"` // of the node
 }
 
-// stopped answers a stop, removed the removal of an image.
-type (
-	stopped struct {
-		ID string `json:"id"`
-	}
-	removed struct {
-		Removed []string `json:"removed"`
-	}
-)
-
-// ImageName returns the whole name of an image, docker.io/library/busybox:latest
-// for busybox, or why a name is none.
-func ImageName(name string) (string, error) {
-	ref, err := image.ParseReference(name)
-	if err != nil {
-		return "", err
-	}
-	return ref.String(), nil
+// stopped answers a stop.
+type stopped struct {
+	ID string `json:"id"`
 }

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -255,32 +254,6 @@ func (s *Supervisor) forget(w *worker) error {
 // rootfsDir is where the writable layer of a container lies.
 func (s *Supervisor) rootfsDir(id string) string {
 	return filepath.Join(s.paths.Data, "containers", id)
-}
-
-// ImageUser returns a container that uses the image id, for "rmi".
-func (s *Supervisor) ImageUser(id image.Digest) (user string, used bool) {
-	runs, _, err := s.store.List(kindRun, "")
-	if err != nil {
-		return "a pod that cannot be read", true
-	}
-	for _, o := range runs {
-		r := new(run)
-		if err := json.Unmarshal(o.Value, r); err != nil {
-			return "pod " + o.Name, true
-		}
-		if r.State == Finished {
-			continue
-		}
-		for name, pin := range r.Images {
-			if pin.ID == string(id) {
-				if !strings.HasPrefix(name, volumePin("")) {
-					name = "container " + name
-				}
-				return fmt.Sprintf("%s of pod %s/%s", name, o.Namespace, o.Name), true
-			}
-		}
-	}
-	return "", false
 }
 
 // waitFor returns when done is closed or ctx ends.

@@ -44,8 +44,13 @@ var table = []struct {
 	{groupDocker, psCommand},
 	{groupDocker, stopCommand},
 	{groupDocker, pullCommand},
+	{groupDocker, pushCommand},
 	{groupDocker, imagesCommand},
+	{groupDocker, imageCommand},
+	{groupDocker, tagCommand},
 	{groupDocker, rmiCommand},
+	{groupDocker, loadCommand},
+	{groupDocker, saveCommand},
 	{groupPodrun, versionCommand},
 	{groupPodrun, doctorCommand},
 }

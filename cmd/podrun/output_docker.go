@@ -54,33 +54,6 @@ func containerStatus(c node.Container, now time.Time) string {
 	return "Created"
 }
 
-// imageTable is "podrun images".
-func imageTable(list []node.Image, whole, digests bool, now time.Time) grid {
-	t := grid{headers: []string{"REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"}}
-	if digests {
-		t.headers = []string{"REPOSITORY", "TAG", "DIGEST", "IMAGE ID", "CREATED", "SIZE"}
-	}
-	for _, img := range list {
-		names := img.References
-		if len(names) == 0 {
-			names = []string{""}
-		}
-		for _, name := range names {
-			repository, tag := splitName(name)
-			id := string(img.ID)
-			if !whole {
-				id = cut(img.ID.Hex(), idDigits, false)
-			}
-			row := []string{repository, tag, id, since(img.Created, now), size(img.Size)}
-			if digests {
-				row = []string{repository, tag, orNone(string(img.Digest)), id, since(img.Created, now), size(img.Size)}
-			}
-			t.rows = append(t.rows, row)
-		}
-	}
-	return t
-}
-
 // splitName is a whole image name as docker shows it: docker.io and library
 // left out.
 func splitName(name string) (repository, tag string) {

@@ -243,9 +243,12 @@ func TestDockerTables(t *testing.T) {
 		{ID: id, Image: "busybox", Command: []string{"sh", "-c", "echo Hello Kubernetes! && sleep 3600"}, Created: now.Add(-3 * time.Second), State: "running", StartedAt: now.Add(-3 * time.Second), Namespace: "default", Pod: "pod", Name: "a"},
 		{ID: id, Image: "busybox", Command: []string{"true"}, Created: now.Add(-2 * time.Hour), State: "exited", ExitCode: 137, StartedAt: now.Add(-2 * time.Hour), FinishedAt: now.Add(-2 * time.Minute), Namespace: "other", Pod: "pod", Name: "b"},
 	}
-	images := []node.Image{
-		{ID: "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", Digest: "sha256:ff", References: []string{"docker.io/library/busybox:latest", "quay.io/a/b:v1"}, Created: now.Add(-50 * time.Hour), Size: 4_260_000},
-		{ID: "sha256:fedcba9876543210", Created: now.Add(-400 * 24 * time.Hour), Size: 999},
+	busybox := &node.Image{
+		ID: "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", Digest: "sha256:ff", References: []string{"docker.io/library/busybox:latest", "quay.io/a/b:v1"}, Created: now.Add(-50 * time.Hour), Size: 4_260_000,
+	}
+	images := []namedImage{
+		{busybox, "docker.io/library/busybox:latest"}, {busybox, "quay.io/a/b:v1"},
+		{&node.Image{ID: "sha256:fedcba9876543210", Created: now.Add(-400 * 24 * time.Hour), Size: 999}, ""},
 	}
 	var b bytes.Buffer
 	for _, g := range []grid{containerTable(containers, false, now), containerTable(containers, true, now), imageTable(images, false, false, now), imageTable(images, true, true, now)} {
