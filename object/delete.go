@@ -23,13 +23,11 @@ func (o *Objects) Recover() error {
 			return err
 		}
 		for _, stored := range objects {
-			var v struct {
-				Metadata struct{ DeletionTimestamp *string }
+			going, err := isTerminating(stored)
+			if err != nil {
+				return err
 			}
-			if err := json.Unmarshal(stored.Value, &v); err != nil {
-				return fmt.Errorf("stored %s: %w", stored.Key, err)
-			}
-			if v.Metadata.DeletionTimestamp != nil {
+			if going {
 				o.finish(stored.Key)
 			}
 		}
@@ -45,33 +43,76 @@ func (o *Objects) Active() int {
 }
 
 // finish sees a deletion to its end in the background, trying again when a
-// step fails. Called again for the same object it does nothing.
+// step fails. It may be called again for the same object, and for the next one
+// of its name.
 func (o *Objects) finish(k store.Key) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.going[k] {
+	if _, going := o.going[k]; going {
+		o.going[k] = true
 		return
 	}
-	o.going[k] = true
+	o.going[k] = false
+	o.goroutines.Go(func() {
+		for o.see(k); o.again(k); o.see(k) {
+		}
+	})
+}
+
+// again tells whether a deletion that was seen to is to be looked at again. Else
+// nobody sees to it any more.
+func (o *Objects) again(k store.Key) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	again := o.going[k] && o.ctx.Err() == nil
+	if o.going[k] = false; !again {
+		delete(o.going, k)
+	}
+	return again
+}
+
+// see sees one deletion to its end, or to that of the node.
+func (o *Objects) see(k store.Key) {
 	finish := o.finishClaim
 	if k.Kind == namespaceKind.Name {
 		finish = o.finishNamespace
 	}
-	o.goroutines.Go(func() {
-		for wait := 100 * time.Millisecond; ; wait = min(2*wait, 10*time.Second) {
-			err := finish(o.ctx, k)
-			if err == nil || o.ctx.Err() != nil {
-				break
-			}
-			o.log.Error("cannot delete, trying again", "object", k.String(), "err", err)
-			if !pause(o.ctx, wait) {
-				break
-			}
+	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 10*time.Second) {
+		going, err := o.isGoing(k)
+		if err == nil && going {
+			err = finish(o.ctx, k)
 		}
-		o.mu.Lock()
-		delete(o.going, k)
-		o.mu.Unlock()
-	})
+		if err == nil || o.ctx.Err() != nil {
+			return
+		}
+		o.log.Error("cannot delete, trying again", "object", k.String(), "err", err)
+		if !pause(o.ctx, wait) {
+			return
+		}
+	}
+}
+
+// isGoing tells whether an object is there and being deleted. One that is
+// stays so: only who sees to the deletion removes it.
+func (o *Objects) isGoing(k store.Key) (bool, error) {
+	stored, err := o.store.Get(k)
+	if errors.Is(err, store.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return isTerminating(stored)
+}
+
+func isTerminating(stored store.Object) (bool, error) {
+	var v struct {
+		Metadata struct{ DeletionTimestamp *string }
+	}
+	if err := json.Unmarshal(stored.Value, &v); err != nil {
+		return false, fmt.Errorf("stored %s: %w", stored.Key, err)
+	}
+	return v.Metadata.DeletionTimestamp != nil, nil
 }
 
 // finishClaim removes a claim that is being deleted: when no pod uses it, the

@@ -43,8 +43,10 @@ type Objects struct {
 	stop       context.CancelFunc
 	goroutines sync.WaitGroup
 
-	mu    sync.Mutex
-	going map[store.Key]bool // deletions that a goroutine sees to
+	mu sync.Mutex
+	// going are the deletions that a goroutine sees to: true for one that was
+	// asked for again since it began.
+	going map[store.Key]bool
 }
 
 // Open returns the objects of a store, and makes the namespace "default" in a

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -305,6 +306,40 @@ func TestClaimWaitsForItsPods(t *testing.T) {
 	w.gone("PersistentVolumeClaim", "default", "data")
 	if got := w.noted(&w.removed); !slices.Equal(got, []string{"default/data"}) {
 		t.Errorf("removed %v", got)
+	}
+}
+
+// A claim that is deleted, made again and deleted in the moment in which its
+// first deletion ends goes too, and one that is only made again stays.
+func TestClaimIsDeletedTwice(t *testing.T) {
+	w := newWorld(t)
+	remove := func() {
+		t.Helper()
+		if _, err := w.Delete(pod.KindNamed("PersistentVolumeClaim"), "default", "data", object.Deletion{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 100 {
+		w.apply(claim("default", "data", "1Gi"), object.Created)
+		remove()
+		// As somebody does who did not see it go.
+		if _, err := w.Delete(pod.KindNamed("PersistentVolumeClaim"), "default", "data", object.Deletion{}); err != nil && !apierrors.IsNotFound(err) {
+			t.Fatal(err)
+		}
+		for w.has("PersistentVolumeClaim", "default", "data") {
+			runtime.Gosched()
+		}
+		w.apply(claim("default", "data", "1Gi"), object.Created)
+		remove()
+		w.gone("PersistentVolumeClaim", "default", "data")
+	}
+	for w.Active() > 0 {
+		runtime.Gosched()
+	}
+	w.apply(claim("default", "data", "1Gi"), object.Created)
+	time.Sleep(50 * time.Millisecond)
+	if !w.has("PersistentVolumeClaim", "default", "data") {
+		t.Error("a claim went that nobody has deleted")
 	}
 }
 
