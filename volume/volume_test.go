@@ -109,6 +109,62 @@ func TestEmptyDir(t *testing.T) {
 	}
 }
 
+// TestUsage: blocks are counted as du does it, also where no path reaches.
+func TestUsage(t *testing.T) {
+	data := t.TempDir()
+	m := volume.New(data, t.TempDir())
+	v, err := m.Prepare(podWith("u", emptyDir("", "1Mi")), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = m.Remove("u") })
+	dir := v["v0"].Path
+	if err := errors.Join(os.WriteFile(dir+"/f", make([]byte, 1<<16), 0o600), os.Link(dir+"/f", dir+"/same"), os.Symlink("/etc", dir+"/link"), os.Mkdir(dir+"/d", 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	usage := func() int64 {
+		t.Helper()
+		used, err := m.Usage("u", "v0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return used
+	}
+	shallow := usage()
+	if shallow < 1<<16 || shallow > 1<<17 {
+		t.Errorf("got %d bytes for 64 KiB with two names", shallow)
+	}
+	// Twice as deep as a path can be long, and something at every level.
+	fd, err := unix.Open(dir, unix.O_DIRECTORY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name, levels := strings.Repeat("n", 200), 2*unix.PathMax/200
+	for range levels {
+		if err := unix.Mkdirat(fd, name, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		below, err := unix.Openat(fd, name, unix.O_DIRECTORY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = unix.Close(fd)
+		fd = below
+		file, err := unix.Openat(fd, "a", unix.O_CREAT|unix.O_WRONLY, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := unix.Write(file, make([]byte, 1<<16)); err != nil {
+			t.Fatal(err)
+		}
+		_ = unix.Close(file)
+	}
+	_ = unix.Close(fd)
+	if deep := usage() - shallow; deep < int64(levels)<<16 || deep > int64(levels)<<17 {
+		t.Errorf("got %d bytes more for %d files of 64 KiB", deep, levels)
+	}
+}
+
 func TestSweep(t *testing.T) {
 	m := volume.New(t.TempDir(), t.TempDir())
 	paths := map[string]string{}
