@@ -191,6 +191,11 @@ func TestVolumesShowObjects(t *testing.T) {
 	e.apply(secret("hidden", "pass=other", "user=me"))
 	becomes("/secret/pass", "other")
 	becomes("/all/s/pass", "other")
+	// What cannot be shown any more is said at once, and leaves what is there.
+	e.apply(configMap("config", "b=2"))
+	e.described("shown", "FailedMount", `MountVolume.SetUp failed for volume "items" : configmap references non-existent config key: a`)
+	same(t, cat("/items/dir/renamed"), "new")
+	e.apply(configMap("config", "a=new", "b=2", "c=3"))
 	// A deleted object leaves what is there.
 	e.ok("delete", "configmap", "config")
 	same(t, cat("/config/a"), "new")

@@ -52,12 +52,12 @@ func (w *worker) follow(since uint64, stale bool) {
 		changed := w.s.changes(ctx, keys, since)
 		w.follower.wg.Go(func() {
 			if stale {
-				w.refreshVolumes()
+				w.refreshVolumes(ctx)
 			}
 			for {
 				select {
 				case <-changed:
-					w.refreshVolumes()
+					w.refreshVolumes(ctx)
 				case <-ctx.Done():
 					return
 				}
@@ -91,8 +91,9 @@ func showsPod(v *corev1.Volume) bool {
 }
 
 // refreshVolumes writes what has changed. It runs beside the worker's
-// goroutine and so reads the stored pod, not the worker's.
-func (w *worker) refreshVolumes() {
+// goroutine and so reads the stored pod, not the worker's. ctx ends the telling
+// of what went wrong.
+func (w *worker) refreshVolumes(ctx context.Context) {
 	o, err := w.s.store.Get(podKey(w.namespace, w.name))
 	if err != nil {
 		return // deleted: its volumes go too
@@ -106,6 +107,11 @@ func (w *worker) refreshVolumes() {
 		w.log.Warn("refresh volumes", "err", err)
 		for _, err := range joined(err) {
 			w.warn("FailedMount", "", explain(err))
+		}
+		// Now, as the pod may have nothing else to save for a long time.
+		select {
+		case w.calls <- func() { w.save(w.ctx, nil) }:
+		case <-ctx.Done():
 		}
 	}
 }
