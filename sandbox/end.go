@@ -42,8 +42,10 @@ func (c *Container) Kill() error {
 }
 
 // killOthers kills the processes of a container that shares its pid namespace:
-// those in its mount namespace, which it cannot leave. It repeats until a look
-// finds none, for a process may fork meanwhile.
+// those in its mount namespace. One of a privileged container can leave that;
+// it is found by the container's cgroup if there is one, and else ends with the
+// pid namespace. It repeats until a look finds none, for a process may fork
+// meanwhile.
 func (c *Container) killOthers() {
 	if c.state.MountNS == 0 {
 		return

@@ -90,7 +90,8 @@ func readField(file, name string) (uint64, error) {
 }
 
 // processUsage adds up the processes of the container: those in its mount
-// namespace, which they cannot leave.
+// namespace. Only one of a privileged container can leave that, and then is not
+// counted.
 func (c *Container) processUsage() (Usage, error) {
 	mine := c.state.MountNS
 	if mine == 0 {
