@@ -349,6 +349,33 @@ startupProbe: {exec: {command: ["false"]}, periodSeconds: 1, failureThreshold: 1
 	})
 }
 
+// TestVerdictOutlivesNode: a container that was asked to end for a failed probe
+// is made again though it exits with 0 and the node that asked has died.
+func TestVerdictOutlivesNode(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	e.start(probed("restartPolicy: OnFailure", `
+name: app
+image: busybox
+command: [sh, -c, "trap 'touch /asked; while [ ! -e /go ]; do sleep 0.1; done; exit 0' TERM; while :; do sleep 0.1; done"]
+livenessProbe: {exec: {command: [test, "!", -e, /sick]}, periodSeconds: 1, failureThreshold: 1, timeoutSeconds: 30}
+`), "probed")
+	e.ok("exec", "probed", "--", "touch", "/sick")
+	e.eventually("stop signal", func() string {
+		if e.run("exec", "probed", "--", "test", "-e", "/asked").code != 0 {
+			return "missing"
+		}
+		return ""
+	})
+	e.ok("exec", "probed", "--", "rm", "/sick") // the next node has no reason of its own
+	e.killNode()
+	e.ok("exec", "probed", "--", "touch", "/go")
+	p := e.restarted("probed", 1)
+	if end := status(p, "app").LastTerminationState.Terminated; end == nil || end.ExitCode != 0 {
+		t.Errorf("got %+v", status(p, "app"))
+	}
+}
+
 // TestProbesOutliveNode: what probes have found stays when the node is killed,
 // and the next node goes on from there.
 func TestProbesOutliveNode(t *testing.T) {

@@ -38,7 +38,7 @@ func (w *worker) restartAlone(ctx context.Context, c *container) {
 			setWaiting(s, c.role.waits(), "")
 		}
 		r.Incarnation[c.name]++
-		delete(r.ByPerson, c.id)
+		r.forget(c.id)
 		r.Alone[c.name] = alone{History: history, Due: true, NotBefore: now.Add(wait)}
 	})
 	w.fault("alone.decided")

@@ -35,7 +35,6 @@ type container struct {
 	started     time.Time
 	hooked      bool        // its postStart hook was run, or it has none
 	ready       atomic.Bool // its readiness probe succeeds, or it has none
-	condemned   atomic.Bool // podrun ends it because a probe or a hook failed
 
 	ending   atomic.Bool   // podrun is stopping it
 	stopping atomic.Bool   // its preStop hook was begun

@@ -35,7 +35,7 @@ func (w *worker) restart(ctx context.Context, c cause) {
 		r.Restarting = c.container
 		r.ByRule = c.end != nil && matchingRule(specIn(p, c.container), c.end.code) == corev1.ContainerRestartRuleActionRestartAllContainers
 		r.History, r.NotBefore, r.Retries = history, now.Add(wait), 0
-		delete(r.ByPerson, c.id)
+		r.forget(c.id)
 		for name := range r.Incarnation {
 			if !unmade[name] {
 				r.Incarnation[name]++

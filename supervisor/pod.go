@@ -189,7 +189,7 @@ func (w *worker) ended(ctx context.Context, c *container) {
 
 func (w *worker) judge(c *container) Verdict {
 	e := Ending{
-		Pod: w.pod.Spec.RestartPolicy, Container: w.specOf(c.name), ExitCode: c.end.code, Condemned: c.condemned.Load(),
+		Pod: w.pod.Spec.RestartPolicy, Container: w.specOf(c.name), ExitCode: c.end.code, Condemned: w.run.Condemned[c.id],
 		Alone:   w.pod.Annotations[AnnotationRestartScope] == "container",
 		MainRun: w.run.State == Running, OthersDone: true,
 	}

@@ -60,6 +60,9 @@ type run struct {
 	Ended *ended `json:"ended,omitempty"`
 	// ByPerson holds the ids of containers that "podrun stop" ended.
 	ByPerson map[string]bool `json:"byPerson,omitempty"`
+	// Condemned holds the ids of containers that podrun ended because a probe or
+	// a hook failed.
+	Condemned map[string]bool `json:"condemned,omitempty"`
 }
 
 type pinnedImage struct {
@@ -156,12 +159,19 @@ func encode(v any) func(uint64) ([]byte, error) {
 	return func(uint64) ([]byte, error) { return json.Marshal(v) }
 }
 
+// forget drops why a container was ended, once that was judged.
+func (r *run) forget(id string) {
+	delete(r.ByPerson, id)
+	delete(r.Condemned, id)
+}
+
 // clone returns a copy of r that shares nothing with it.
 func (r *run) clone() *run {
 	c := *r
 	c.Incarnation = maps.Clone(r.Incarnation)
 	c.Images = maps.Clone(r.Images)
 	c.ByPerson = maps.Clone(r.ByPerson)
+	c.Condemned = maps.Clone(r.Condemned)
 	c.Alone = maps.Clone(r.Alone)
 	if c.Images == nil {
 		c.Images = map[string]pinnedImage{}
@@ -171,6 +181,9 @@ func (r *run) clone() *run {
 	}
 	if c.ByPerson == nil {
 		c.ByPerson = map[string]bool{}
+	}
+	if c.Condemned == nil {
+		c.Condemned = map[string]bool{}
 	}
 	return &c
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
 
 	"get.podrun.dev/podrun/internal/fault"
 	"get.podrun.dev/podrun/internal/logfile"
@@ -127,10 +128,21 @@ func (w *worker) stop(ctx, grace context.Context, c *container, before []*contai
 // Its end is judged like any other, but under OnFailure it is made again
 // whatever its exit code. why is told as an event. Safe for concurrent use.
 func (w *worker) kill(c *container, grace time.Duration, why string) {
-	c.condemned.Store(true)
 	w.note("Killing", c.field, why)
-	w.s.goroutines.Go(func() { w.tell(c, func() { w.save(w.ctx, nil) }) })
 	w.s.goroutines.Go(func() {
+		// Before it can end by it: the next node has to know, too.
+		condemned := make(chan struct{})
+		w.tell(c, func() {
+			w.save(w.ctx, func(_ *corev1.Pod, r *run) { r.Condemned[c.id] = true })
+			close(condemned)
+		})
+		select {
+		case <-condemned:
+		case <-c.over:
+			return
+		case <-w.ctx.Done():
+			return
+		}
 		limited, cancel := context.WithTimeout(w.ctx, grace)
 		defer cancel()
 		w.stop(w.ctx, limited, c, nil)
