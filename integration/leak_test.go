@@ -1,6 +1,8 @@
 package integration
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"io/fs"
 	"os"
@@ -202,11 +204,14 @@ func (e *env) checkGone() {
 	e.soon("cgroups", e.cgroups)
 }
 
-// cgroups are those of e's containers, whose names have their ids in them.
+// cgroups are those of e's containers, whose names have their ids in them, and
+// the one that holds them with cgroup v1.
 func (e *env) cgroups() []string {
 	var left []string
+	sum := sha256.Sum256([]byte(filepath.Join(e.state, "sandboxes")))
+	parent := "podrun-" + hex.EncodeToString(sum[:4])
 	_ = filepath.WalkDir("/sys/fs/cgroup", func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.IsDir() && hexID.MatchString(d.Name()) && e.ids[hexID.FindString(d.Name())] {
+		if err == nil && d.IsDir() && (d.Name() == parent || hexID.MatchString(d.Name()) && e.ids[hexID.FindString(d.Name())]) {
 			left = append(left, path)
 		}
 		return nil

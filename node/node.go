@@ -136,6 +136,9 @@ func run(log *slog.Logger) (err error) {
 	if images != nil {
 		defer func() { err = errors.Join(err, images.Close()) }()
 	}
+	if sandboxes != nil {
+		defer func() { err = errors.Join(err, sandboxes.Close()) }()
+	}
 	if network != nil {
 		defer func() { err = errors.Join(err, network.Close()) }()
 	}

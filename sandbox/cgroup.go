@@ -1,6 +1,8 @@
 package sandbox
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -37,21 +39,25 @@ type Resources struct {
 // BASE is the cgroup we were started in when that is ours (a systemd unit with
 // Delegate=yes, such as the scope that the launch asks for), or for real root
 // without systemd /sys/fs/cgroup/podrun. With cgroup v1 and real root: the same
-// names in a cgroup podrun below our own in every hierarchy. In all other cases
-// containers share our cgroup and have no limits.
+// names in a cgroup podrun-HASH below our own in every hierarchy, which goes with
+// the node. In all other cases containers share our cgroup and have no limits.
 type cgroupTree struct {
 	rootless bool
 	base     string // v2: BASE; "" when not ours
 	limits   bool
 	reason   string // why there are no limits
+	// v1 is the cgroup that holds the containers' with version 1: one for each
+	// state directory, so that its node can remove it.
+	v1 string
 }
 
 const nodeCgroup = "podrun-node"
 
 // openCgroups finds out what is delegated, by doing. The tree is of use even
 // with an error, only without limits.
-func openCgroups(rootless bool) (*cgroupTree, error) {
-	t := &cgroupTree{rootless: rootless}
+func openCgroups(rootless bool, stateDir string) (*cgroupTree, error) {
+	sum := sha256.Sum256([]byte(stateDir))
+	t := &cgroupTree{rootless: rootless, v1: "podrun-" + hex.EncodeToString(sum[:4])}
 	settleV1()
 	err := t.open()
 	if err != nil {
@@ -66,7 +72,7 @@ func (t *cgroupTree) open() error {
 		if t.rootless {
 			return errors.New("cgroup v1 is not for users")
 		}
-		return openV1()
+		return openV1(t.v1)
 	}
 	own, err := cgroups.ParseCgroupFile("/proc/self/cgroup")
 	if err != nil {
@@ -121,20 +127,17 @@ var settleV1 = sync.OnceFunc(func() {
 	}
 })
 
-// v1Parent holds the containers' cgroups with version 1.
-const v1Parent = "podrun"
-
-// openV1 makes the cgroup that holds the containers', in two hierarchies that
+// openV1 makes the cgroup name that holds the containers', in two hierarchies that
 // show whether we may. Its share of processor time is that of all processors, as
 // the kubelet gives its pods: the shares of containers are small, and are to
 // count among each other, not beside every process of the machine.
-func openV1() error {
+func openV1(name string) error {
 	for _, controller := range []string{"memory", "cpu"} {
 		own, err := cgroups.GetOwnCgroupPath(controller)
 		if err != nil {
 			return fmt.Errorf("%s cgroup: %w", controller, err)
 		}
-		dir := filepath.Join(own, v1Parent)
+		dir := filepath.Join(own, name)
 		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
@@ -145,6 +148,23 @@ func openV1() error {
 		}
 	}
 	return nil
+}
+
+// close removes the cgroups that hold the containers' with version 1, unless
+// there are containers: then the next node does.
+func (t *cgroupTree) close() {
+	if !t.limits || t.base != "" {
+		return
+	}
+	own, err := cgroups.ParseCgroupFile("/proc/self/cgroup")
+	if err != nil {
+		return
+	}
+	for controller := range own {
+		if dir, err := cgroups.GetOwnCgroupPath(controller); err == nil {
+			_ = os.Remove(filepath.Join(dir, t.v1)) // EBUSY: in use
+		}
+	}
 }
 
 // enable gives the children of a cgroup the controllers that we set.
@@ -221,7 +241,7 @@ func (t *cgroupTree) config(parent, name string, r Resources) *cgroups.Cgroup {
 	} else {
 		config.Parent, config.Name = parent, name
 		if t.limits {
-			config.Parent = filepath.Join(v1Parent, parent)
+			config.Parent = filepath.Join(t.v1, parent)
 		}
 	}
 	if t.limits {

@@ -41,8 +41,8 @@ func TestPlaces(t *testing.T) {
 		path, parent string
 	}{
 		{"not ours", cgroupTree{rootless: true}, pod, "", ""},
-		{"v1", cgroupTree{limits: true}, Resources{}, "", "podrun"},
-		{"v1, with resources of the pod", cgroupTree{limits: true}, pod, "", "podrun/podrun-uid"},
+		{"v1", cgroupTree{limits: true, v1: "podrun-1"}, Resources{}, "", "podrun-1"},
+		{"v1, with resources of the pod", cgroupTree{limits: true, v1: "podrun-1"}, pod, "", "podrun-1/podrun-uid"},
 		{"v2", cgroupTree{limits: true, base: "/sys/fs/cgroup/user.slice/podrun.scope"}, Resources{}, "/user.slice/podrun.scope/podrun-id", ""},
 		{"v2, with resources of the pod", cgroupTree{limits: true, base: "/sys/fs/cgroup/podrun"}, pod, "/podrun/podrun-uid/podrun-id", ""},
 	} {
@@ -62,7 +62,7 @@ func TestPlaces(t *testing.T) {
 // TestCgroupsSideBySide: containers that start together share what
 // libcontainer keeps of cgroup v1. Only the race detector can object.
 func TestCgroupsSideBySide(t *testing.T) {
-	tree, _ := openCgroups(true)
+	tree, _ := openCgroups(true, t.TempDir())
 	var all sync.WaitGroup
 	for range 8 {
 		all.Go(func() {

@@ -97,7 +97,7 @@ func New(o Options) (*Runtime, error) {
 	}
 	redirectLogrus(r.log)
 	r.warm.Go(func() { _, _ = defaultSeccomp(defaultCapabilities) })
-	if r.cgroups, err = openCgroups(o.Rootless); err != nil {
+	if r.cgroups, err = openCgroups(o.Rootless, dir); err != nil {
 		r.log.Warn("no resource limits", "err", err)
 	}
 	return r, nil
@@ -113,6 +113,7 @@ func (r *Runtime) Limits() (ok bool, reason string) {
 // go on, unless their descriptors are kept nowhere else (Options.Keep).
 func (r *Runtime) Close() error {
 	r.warm.Wait()
+	r.cgroups.close()
 	if r.held != nil {
 		r.held.close()
 	}
