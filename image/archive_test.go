@@ -333,7 +333,7 @@ func TestRefill(t *testing.T) {
 	if err == nil || hint.Of(err) != fmt.Sprintf(`pull it again with "podrun pull %s/a:latest"`, srv.host) {
 		t.Errorf("save without content: %v; %s", err, hint.Of(err))
 	}
-	if _, err := s.Push(t.Context(), ref, nil); err == nil || hint.Of(err) == "" {
+	if _, err := s.Push(t.Context(), ref, image.PushOptions{}); err == nil || hint.Of(err) == "" {
 		t.Errorf("push without content: %v", err)
 	}
 	if _, err := s.Pull(t.Context(), ref, image.PullOptions{Content: true}); err != nil {
@@ -391,7 +391,7 @@ func TestPush(t *testing.T) {
 			t.Fatal(err)
 		}
 		status := map[string]string{}
-		pushed, err := s.Push(t.Context(), ref, func(p image.Progress) { status[p.Layer] = p.Status })
+		pushed, err := s.Push(t.Context(), ref, image.PushOptions{Progress: func(p image.Progress) { status[p.Layer] = p.Status }})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -4,12 +4,8 @@ import (
 	"cmp"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -21,11 +17,11 @@ import (
 type Credentials map[string]entry
 
 type entry struct {
-	Auth          string `json:"auth"` // USER:PASSWORD in base64
-	Username      string `json:"username"`
-	Password      string `json:"password"`
-	IdentityToken string `json:"identitytoken"`
-	RegistryToken string `json:"registrytoken"`
+	Auth          string `json:"auth,omitempty"` // USER:PASSWORD in base64
+	Username      string `json:"username,omitempty"`
+	Password      string `json:"password,omitempty"`
+	IdentityToken string `json:"identitytoken,omitempty"`
+	RegistryToken string `json:"registrytoken,omitempty"`
 }
 
 // ParseDockerConfig reads a config.json.
@@ -121,37 +117,4 @@ func matchHost(name, target string) bool {
 	}
 	ok, err := path.Match(strings.ReplaceAll(pattern, ".", "/"), strings.ReplaceAll(host, ".", "/"))
 	return err == nil && ok && (below == "" || rest == below || strings.HasPrefix(rest, below+"/"))
-}
-
-// resolveFile looks a registry up in a credential file of docker's format.
-func resolveFile(path string, target authn.Resource) (authn.Authenticator, error) {
-	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return authn.Anonymous, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	c, err := ParseDockerConfig(data)
-	if err != nil {
-		return nil, fmt.Errorf("credential file %s: %w", path, err)
-	}
-	found, err := c.Resolve(target)
-	if err != nil {
-		return nil, fmt.Errorf("credential file %s: %w", path, err)
-	}
-	return found, nil
-}
-
-// userKeychain reads ~/.config/containers/auth.json, which podman falls back
-// to; the library reads the other places.
-type userKeychain struct{}
-
-// Resolve returns the stored credentials for a registry, or Anonymous.
-func (userKeychain) Resolve(target authn.Resource) (authn.Authenticator, error) {
-	dir, err := os.UserConfigDir()
-	if err != nil {
-		return authn.Anonymous, nil
-	}
-	return resolveFile(filepath.Join(dir, "containers", "auth.json"), target)
 }

@@ -78,7 +78,7 @@ func explain(err error, at endpoint) error {
 		case e.Status == http.StatusTooManyRequests:
 			return hint.Wrap(e, "its limit on pulls is reached: log in to have a higher one, or wait")
 		case errors.Is(e, ErrUnauthorized):
-			return hint.Wrap(e, fmt.Sprintf(`if the image is private, log in with "docker login %s" or "podman login %s"; if not, check its name`, at.registry, at.registry))
+			return hint.Wrap(e, fmt.Sprintf(`if the image is private, log in with "podrun login %s"; if not, check its name`, at.registry))
 		case errors.Is(e, ErrNotFound):
 			return hint.Wrap(fmt.Errorf("%w in registry %s (%w)", ErrNotFound, at.registry, e), "check the name and the tag")
 		}

@@ -24,10 +24,19 @@ const (
 	StatusInPlace = "Layer already exists"
 )
 
+// PushOptions of one push.
+type PushOptions struct {
+	// Progress, if set, is told of each layer; calls may come from several
+	// goroutines at once.
+	Progress func(Progress)
+	// Credentials are asked in this order, before those of the user.
+	Credentials []Credentials
+}
+
 // Push puts the image that ref names here into the registry that ref says, and
 // describes the manifest that is there now. What the registry has is not sent;
 // what another of its repositories has is mounted from there.
-func (s *Store) Push(ctx context.Context, ref Reference, progress func(Progress)) (*Blob, error) {
+func (s *Store) Push(ctx context.Context, ref Reference, o PushOptions) (*Blob, error) {
 	if ref.Digest() != "" {
 		return nil, errors.New("an image is pushed by a tag, not by a digest")
 	}
@@ -44,6 +53,7 @@ func (s *Store) Push(ctx context.Context, ref Reference, progress func(Progress)
 	if err != nil {
 		return nil, err
 	}
+	at.credentials = o.Credentials
 	repository, err := at.name()
 	if err != nil {
 		return nil, err
@@ -52,6 +62,7 @@ func (s *Store) Push(ctx context.Context, ref Reference, progress func(Progress)
 	if err != nil {
 		return nil, err
 	}
+	progress := o.Progress
 	if progress == nil {
 		progress = func(Progress) {}
 	}

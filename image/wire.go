@@ -40,7 +40,7 @@ type transportKey struct {
 
 func newWire(keychain authn.Keychain, log *slog.Logger, p patience) *wire {
 	if keychain == nil {
-		keychain = authn.NewMultiKeychain(authn.DefaultKeychain, userKeychain{})
+		keychain = userKeychain{}
 	}
 	return &wire{keychain: keychain, log: log, patience: p.orDefault(), transports: map[transportKey]*retrier{}}
 }

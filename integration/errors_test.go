@@ -185,7 +185,7 @@ func TestUnauthorized(t *testing.T) {
 	}
 	e := newEnv(t)
 	name := own.Address + "/library/busybox"
-	mustContain(t, e.cannotPull(name), "401", own.Address, "docker login "+own.Address)
+	mustContain(t, e.cannotPull(name), "401", own.Address, "podrun login "+own.Address)
 	e.apply(strings.Replace(podYAML("a", "", "c=true"), "image: busybox", "image: \""+name+"\"", 1))
 	e.waitsFor("a", imageErrors, "401")
 

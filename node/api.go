@@ -61,6 +61,7 @@ func (a *api) handler() http.Handler {
 	handle("GET /apis/metrics.k8s.io/v1beta1/namespaces/{namespace}/pods/{name}", a.podMetrics)
 	handle("POST /podrun/v1/containers/{id}/stop", a.stopContainer)
 	a.handleImages(handle)
+	handle("POST /podrun/v1/login", a.login)
 	handle("GET /podrun/v1/version", a.version)
 	handle("GET /podrun/v1/doctor", a.doctor)
 	handle("/", func(_ http.ResponseWriter, r *http.Request) error {

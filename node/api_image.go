@@ -94,9 +94,17 @@ func (a *api) pullImage(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	return a.events(w, r, fmt.Sprintf("pull %q", request.Reference), func(ctx context.Context, progress func(image.Progress)) (ImageEvent, error) {
-		img, err := a.images.Pull(ctx, ref, image.PullOptions{Progress: progress, Platform: platform, Content: true})
+		img, err := a.images.Pull(ctx, ref, image.PullOptions{Progress: progress, Platform: platform, Content: true, Credentials: given(request.Credentials)})
 		return ImageEvent{Image: img}, err
 	})
+}
+
+// given are credentials that came with a request, if any.
+func given(c Credentials) []image.Credentials {
+	if c == nil {
+		return nil
+	}
+	return []image.Credentials{c}
 }
 
 func (a *api) pushImage(w http.ResponseWriter, r *http.Request) error {
@@ -109,7 +117,7 @@ func (a *api) pushImage(w http.ResponseWriter, r *http.Request) error {
 		return apierrors.NewBadRequest(err.Error())
 	}
 	return a.events(w, r, fmt.Sprintf("push %q", request.Reference), func(ctx context.Context, progress func(image.Progress)) (ImageEvent, error) {
-		pushed, err := a.images.Push(ctx, ref, progress)
+		pushed, err := a.images.Push(ctx, ref, image.PushOptions{Progress: progress, Credentials: given(request.Credentials)})
 		return ImageEvent{Pushed: pushed}, err
 	})
 }

@@ -20,8 +20,8 @@ func imagePath(nameOrID, verb string) string {
 
 // Pull pulls an image; progress, if not nil, is called for each step, from the
 // calling goroutine.
-func (c *Client) Pull(ctx context.Context, ref, platform string, progress func(Progress)) (*Image, error) {
-	e, err := c.long(ctx, imagesPath+"/pull", PullRequest{Reference: ref, Platform: platform}, progress)
+func (c *Client) Pull(ctx context.Context, r PullRequest, progress func(Progress)) (*Image, error) {
+	e, err := c.long(ctx, imagesPath+"/pull", r, progress)
 	return e.Image, err
 }
 

@@ -26,11 +26,15 @@ type (
 type PullRequest struct {
 	Reference string `json:"reference"`
 	Platform  string `json:"platform,omitempty"` // os/architecture[/variant]; "" is the machine's
+	// Credentials are asked before those of the user.
+	Credentials Credentials `json:"credentials,omitempty"`
 }
 
 // PushRequest asks for an image to be pushed to where its name says.
 type PushRequest struct {
 	Reference string `json:"reference"`
+	// Credentials are asked before those of the user.
+	Credentials Credentials `json:"credentials,omitempty"`
 }
 
 // LoadRequest asks for the images of an archive, which comes by a pipe beside

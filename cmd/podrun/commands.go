@@ -51,6 +51,8 @@ var table = []struct {
 	{groupDocker, rmiCommand},
 	{groupDocker, loadCommand},
 	{groupDocker, saveCommand},
+	{groupDocker, loginCommand},
+	{groupDocker, logoutCommand},
 	{groupPodrun, versionCommand},
 	{groupPodrun, doctorCommand},
 }

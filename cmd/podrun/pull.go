@@ -14,14 +14,14 @@ import (
 
 func pullCommand(c *cli) *cobra.Command {
 	var quiet bool
-	var platform string
+	var platform, authfile string
 	command := &cobra.Command{
 		Use:   "pull IMAGE...",
 		Short: "Fetch images from their registries",
 		Long: `Fetch images from their registries, whether they are here already or not.
 
 "busybox" means docker.io/library/busybox:latest, unless registries.conf says
-otherwise. Credentials are those that docker and podman have stored.
+otherwise. Credentials are those of "podrun login", docker and podman.
 
 Of an image for several platforms, this machine's is fetched; --platform takes
 another. Several images are fetched at once.`,
@@ -33,11 +33,19 @@ another. Several images are fetched at once.`,
 			if len(args) == 0 {
 				return usagef("pull needs an image")
 			}
-			return c.pull(command.Context(), args, platform, quiet)
+			request := node.PullRequest{Platform: platform}
+			if authfile != "" {
+				var err error
+				if request.Credentials, err = node.ReadCredentials(authfile); err != nil {
+					return err
+				}
+			}
+			return c.pull(command.Context(), args, request, quiet)
 		},
 	}
 	command.Flags().BoolVarP(&quiet, "quiet", "q", false, "print the names of the images only")
 	command.Flags().StringVar(&platform, "platform", "", "os/architecture[/variant] that the image shall be for")
+	command.Flags().StringVar(&authfile, "authfile", "", "a file of credentials that come before the others")
 	return command
 }
 
@@ -54,7 +62,7 @@ func imageNames(command *cobra.Command, client *node.Client) []string {
 }
 
 // pull fetches images side by side, and says in their order what became of each.
-func (c *cli) pull(ctx context.Context, refs []string, platform string, quiet bool) error {
+func (c *cli) pull(ctx context.Context, refs []string, request node.PullRequest, quiet bool) error {
 	names := make([]string, len(refs))
 	for i, ref := range refs {
 		var err error
@@ -78,7 +86,8 @@ func (c *cli) pull(ctx context.Context, refs []string, platform string, quiet bo
 	images, errs := make([]*node.Image, len(refs)), make([]error, len(refs))
 	var all sync.WaitGroup
 	for i, ref := range refs {
-		all.Go(func() { images[i], errs[i] = client.Pull(ctx, ref, platform, show) })
+		request.Reference = ref
+		all.Go(func() { images[i], errs[i] = client.Pull(ctx, request, show) })
 	}
 	all.Wait()
 	if ctx.Err() != nil {

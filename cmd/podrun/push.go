@@ -12,6 +12,7 @@ import (
 
 func pushCommand(c *cli) *cobra.Command {
 	var quiet bool
+	var authfile string
 	command := &cobra.Command{
 		Use:   "push NAME[:TAG]...",
 		Short: "Send images to their registries",
@@ -26,14 +27,22 @@ What a registry has already is not sent again. Credentials are those of
 			if len(args) == 0 {
 				return usagef("push needs an image")
 			}
-			return c.push(command.Context(), args, quiet)
+			var request node.PushRequest
+			if authfile != "" {
+				var err error
+				if request.Credentials, err = node.ReadCredentials(authfile); err != nil {
+					return err
+				}
+			}
+			return c.push(command.Context(), args, request, quiet)
 		},
 	}
 	command.Flags().BoolVarP(&quiet, "quiet", "q", false, "print the names of the images only")
+	command.Flags().StringVar(&authfile, "authfile", "", "a file of credentials that come before the others")
 	return command
 }
 
-func (c *cli) push(ctx context.Context, refs []string, quiet bool) error {
+func (c *cli) push(ctx context.Context, refs []string, request node.PushRequest, quiet bool) error {
 	client, err := c.connect(ctx)
 	if err != nil {
 		return err
@@ -42,7 +51,8 @@ func (c *cli) push(ctx context.Context, refs []string, quiet bool) error {
 	for _, ref := range refs {
 		name, err := node.ImageName(ref)
 		if err == nil {
-			err = c.pushOne(ctx, client, ref, name, quiet)
+			request.Reference = ref
+			err = c.pushOne(ctx, client, request, name, quiet)
 		}
 		switch {
 		case ctx.Err() != nil:
@@ -57,8 +67,7 @@ func (c *cli) push(ctx context.Context, refs []string, quiet bool) error {
 	return failed.err()
 }
 
-func (c *cli) pushOne(ctx context.Context, client *node.Client, ref, name string, quiet bool) error {
-	request := node.PushRequest{Reference: ref}
+func (c *cli) pushOne(ctx context.Context, client *node.Client, request node.PushRequest, name string, quiet bool) error {
 	if quiet {
 		_, err := client.Push(ctx, request, nil)
 		if err == nil {
