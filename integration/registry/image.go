@@ -53,9 +53,14 @@ func Layer(files ...File) (v1.Layer, error) {
 	if err := w.Close(); err != nil {
 		return nil, err
 	}
+	return tarLayer(b.Bytes(), gzip.BestSpeed)
+}
+
+// tarLayer makes a layer of a tar, gzip'ed.
+func tarLayer(plain []byte, level int) (v1.Layer, error) {
 	return tarball.LayerFromOpener(func() (io.ReadCloser, error) {
-		return io.NopCloser(bytes.NewReader(b.Bytes())), nil
-	}, tarball.WithCompressionLevel(gzip.BestSpeed))
+		return io.NopCloser(bytes.NewReader(plain)), nil
+	}, tarball.WithCompressionLevel(level))
 }
 
 // Image puts layers on top of each other, for this machine's architecture.
