@@ -28,6 +28,7 @@ func openQuick(t *testing.T, dir string, limits image.PullLimits) *image.Store {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = s.Close() })
 	return s
 }
 

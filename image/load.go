@@ -14,7 +14,6 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"get.podrun.dev/podrun/internal/atomicfile"
 	"get.podrun.dev/podrun/internal/fault"
@@ -355,6 +354,10 @@ func (s *Store) addOwn(config *v1.ConfigFile, rawConfig, manifest []byte, sizes 
 		img.Size += n
 	}
 	img.Own = true
+	// No registry has them: they must be on disk before anything names them.
+	if err := s.flush(img.Layers); err != nil {
+		return nil, err
+	}
 	if err := fault.Point("load.add"); err != nil {
 		return nil, err
 	}
@@ -406,11 +409,7 @@ func (s *Store) ensureLayer(ctx context.Context, r io.Reader, diffID Digest) (un
 	if ok {
 		return unpacked{Size: size}, checkLayer(r, diffID)
 	}
-	made, err := s.install(ctx, r, diffID)
-	if errors.Is(err, fs.ErrExist) || errors.Is(err, unix.ENOTEMPTY) { // a pull brought it meanwhile
-		return made, nil
-	}
-	return made, err
+	return s.install(ctx, r, diffID)
 }
 
 // moveIn turns a spooled file, whose digest is checked, into a blob.

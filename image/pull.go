@@ -197,7 +197,15 @@ func (s *Store) take(ctx context.Context, f *found, ref Reference, o PullOptions
 	if err := fault.Point("pull.add"); err != nil {
 		return nil, err
 	}
-	return s.add(img, ref, f.top)
+	img, err := s.add(img, ref, f.top)
+	if err != nil {
+		return nil, err
+	}
+	if err := fault.Point("pull.added"); err != nil {
+		return nil, err
+	}
+	s.flushSoon(img.Layers)
+	return img, nil
 }
 
 // keepDocuments keeps the documents of an image from a registry as they came.

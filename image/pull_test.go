@@ -559,6 +559,7 @@ func TestMirrors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = s.Close() })
 	for ref, file := range map[string]string{"reg.example/app": "mirror", "reg.example/only": "origin"} {
 		img, err := s.Pull(t.Context(), parse(t, ref), image.PullOptions{})
 		if err != nil {

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"get.podrun.dev/podrun/internal/linux"
+	"get.podrun.dev/podrun/internal/untar"
 )
 
 // Rootfs returns the mount that gives a container the image's files, with what
@@ -51,7 +52,13 @@ func (s *Store) ReadOnly(img *Image) (linux.Mount, error) {
 func (s *Store) overlay(img *Image, dir, more string) (linux.Mount, error) {
 	lower := make([]string, 0, len(img.Layers))
 	for i := len(img.Layers) - 1; i >= 0; i-- { // overlay wants the topmost first
-		lower = append(lower, filepath.Join(s.layerDir(img.Layers[i]), "fs"))
+		dir := filepath.Join(s.layerDir(img.Layers[i]), "fs")
+		lower = append(lower, dir)
+		// A layer that removes everything below it says so on its root, where
+		// the kernel does not look.
+		if n, err := unix.Lgetxattr(dir, untar.OpaqueXattr(s.rootless), nil); err == nil && n > 0 {
+			break
+		}
 	}
 	options := "lowerdir=" + strings.Join(lower, ":") + more
 	if s.rootless {

@@ -18,6 +18,7 @@ import (
 
 	"get.podrun.dev/podrun/internal/atomicfile"
 	"get.podrun.dev/podrun/internal/hint"
+	"get.podrun.dev/podrun/internal/linux"
 	"get.podrun.dev/podrun/internal/untar"
 )
 
@@ -81,6 +82,8 @@ type Store struct {
 	platform   Platform
 	pullLimits PullLimits
 	slots      *slots // for layers on their way
+	boot       string // the kernel's name for the time since it was started
+	flushes    sync.WaitGroup
 
 	mu      sync.Mutex
 	images  map[Digest]*Image
@@ -135,17 +138,28 @@ func Open(dir string, o Options) (*Store, error) {
 	if s.rootless, err = inUserNamespace(); err != nil {
 		return nil, err
 	}
+	if s.boot, err = linux.BootID(); err != nil {
+		return nil, fmt.Errorf("cannot open image store: %w", err)
+	}
 	if err := s.load(); err != nil {
 		return nil, err
 	}
+	s.distrust()
+	var here []Digest
+	for _, img := range s.images {
+		here = append(here, img.Layers...)
+	}
+	s.flushSoon(here) // where the last process did not come to it
 	if err := removeContents(s.tmp()); err != nil {
 		return nil, fmt.Errorf("cannot open image store: %w", err)
 	}
 	return s, s.sweep()
 }
 
-// Close saves when images were last used.
+// Close saves when images were last used, and waits until all layers are on
+// disk.
 func (s *Store) Close() error {
+	s.flushes.Wait()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.usedSince {

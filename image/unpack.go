@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 
+	"get.podrun.dev/podrun/internal/fault"
 	"get.podrun.dev/podrun/internal/untar"
 )
 
@@ -62,6 +63,9 @@ func (s *Store) unpack(ctx context.Context, r io.Reader, dir string, diffID Dige
 	return result, err
 }
 
+// eachEntry is a step of a layer that a test may fail.
+func eachEntry() error { return fault.Point("pull.entry") }
+
 func (s *Store) unpackFrom(ctx context.Context, r io.Reader, dir string, diffID Digest) (unpacked, error) {
 	stream, err := decompress(r)
 	if err != nil {
@@ -70,7 +74,7 @@ func (s *Store) unpackFrom(ctx context.Context, r io.Reader, dir string, diffID 
 	defer stream.Close()
 	hash := sha256.New()
 	plain := newAhead(stream, func(p []byte) { hash.Write(p) })
-	result, err := untar.Apply(ctx, dir, plain, untar.Options{Rootless: s.rootless, SingleID: s.singleID, Limits: s.limits})
+	result, err := untar.Apply(ctx, dir, plain, untar.Options{Rootless: s.rootless, SingleID: s.singleID, Limits: s.limits, Each: eachEntry})
 	if broken := plain.Close(); broken != nil {
 		return unpacked{}, &streamError{broken}
 	}

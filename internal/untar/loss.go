@@ -123,7 +123,7 @@ func (u *unpacker) xattrsOf(h *tar.Header) map[string]string {
 func checkXattrs(h *tar.Header) error {
 	for key, value := range h.PAXRecords {
 		if name, ok := strings.CutPrefix(key, paxXattr); ok && len(value) > maxXattr {
-			return fmt.Errorf("%w: extended attribute %s of %d bytes, %d are allowed", ErrLimit, name, len(value), maxXattr)
+			return fmt.Errorf("extended attribute %s of %d bytes, the kernel takes %d", name, len(value), maxXattr)
 		}
 	}
 	return nil

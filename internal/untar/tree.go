@@ -155,7 +155,7 @@ func (t *tree) step(at *node, name string, make bool) (*node, string, error) {
 // mkdir makes a directory that is not there.
 func (t *tree) mkdir(at *node, name string) (*node, error) {
 	if at.depth >= maxDepth {
-		return nil, fmt.Errorf("%w: more than %d directories in each other", ErrLimit, maxDepth)
+		return nil, fmt.Errorf("more than %d directories in each other", maxDepth)
 	}
 	fd, err := t.fd(at)
 	if err != nil {

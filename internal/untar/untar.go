@@ -27,7 +27,7 @@ const (
 	maxSymlinks = 40       // on the way to a file, as the kernel has it
 )
 
-// ErrLimit is in errors about a layer that is too large.
+// ErrLimit is in errors about a layer that passes the Limits.
 var ErrLimit = errors.New("the layer is too large")
 
 // Options of Apply.
@@ -38,6 +38,8 @@ type Options struct {
 	// SingleID says that only one user ID is mapped: all files become its.
 	SingleID bool
 	Limits   Limits
+	// Each, if set, is called before each entry; its error ends all.
+	Each func() error
 }
 
 // Result is what Apply wrote.
@@ -92,6 +94,11 @@ func Apply(ctx context.Context, dir string, r io.Reader, o Options) (result Resu
 		}
 		if err := u.count(); err != nil {
 			return Result{}, err
+		}
+		if o.Each != nil {
+			if err := o.Each(); err != nil {
+				return Result{}, err
+			}
 		}
 		if err := u.entry(ctx, h, in); err != nil {
 			return Result{}, err
@@ -196,12 +203,13 @@ type onlyReader struct{ io.Reader }
 type limitedReader struct {
 	r     io.Reader
 	limit int64
+	read  int64
 }
 
 func (l *limitedReader) Read(p []byte) (int, error) {
 	n, err := l.r.Read(p)
-	if l.limit -= int64(n); l.limit < 0 {
-		return 0, fmt.Errorf("%w: its tar has more bytes than are allowed", ErrLimit)
+	if l.read += int64(n); l.read > l.limit {
+		return 0, fmt.Errorf("%w: its tar has more than %d bytes", ErrLimit, l.limit)
 	}
 	return n, err
 }

@@ -1,0 +1,95 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"get.podrun.dev/podrun/integration/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+// pullFaultPoints are the steps of a layer from its first entry to the disk.
+// pull.unpacked and pull.add are among faultPoints, too.
+var pullFaultPoints = []string{"pull.added", "pull.entry", "pull.flushed", "pull.placed"}
+
+// TestKillNodeInPull fails each step of a pull once, by an error and by kill -9
+// of the node. The next pull works, and the image runs.
+func TestKillNodeInPull(t *testing.T) {
+	t.Parallel()
+	for _, point := range append(pullFaultPoints, "pull.add", "pull.unpacked") {
+		for _, action := range []string{"error", "kill"} {
+			t.Run(point+" "+action, func(t *testing.T) {
+				t.Parallel()
+				fired := filepath.Join(t.TempDir(), "fired")
+				at := 1
+				if point == "pull.entry" {
+					at = 100 // of some 300
+				}
+				e := newEnv(t, fmt.Sprintf("PODRUN_FAULT=%s:%s:%d:%s", point, action, at, fired))
+				e.run("pull", "busybox")
+				e.eventually("the fault", func() string { // a flush comes after the answer
+					if _, err := os.Stat(fired); err != nil {
+						return "none"
+					}
+					return ""
+				})
+				e.ok("pull", "busybox")
+				same(t, e.ok("run", "p", "--image=busybox", "--restart=Never", "--rm", "-i", "--", "sh", "-c", "echo $(ls /bin | wc -l) | sed 's/[0-9][0-9][0-9]/many/'"), "many\npod \"p\" deleted\n")
+				if left, _ := os.ReadDir(filepath.Join(e.data, "images", "tmp")); len(left) > 0 {
+					t.Errorf("left in tmp: %v", left)
+				}
+			})
+		}
+	}
+}
+
+// refused is what a pull that fails says on stderr.
+func (e *env) refused(image string) string {
+	e.t.Helper()
+	r := e.run("pull", "-q", image)
+	if r.code != 1 || r.out != "" {
+		e.t.Errorf("want exit 1 and no output: %v", r)
+	}
+	return r.err
+}
+
+// TestLayersRefused: what podrun does not unpack is named, with a mend, and
+// leaves nothing.
+func TestLayersRefused(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, "PODRUN_LAYER_MAX_FILES=10")
+	push := func(name string, files ...registry.File) {
+		t.Helper()
+		layer, err := registry.Layer(files...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		image, err := registry.Image(v1.Config{Cmd: []string{"sh"}}, layer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := images.Push(context.Background(), name+":latest", image); err != nil {
+			t.Fatal(err)
+		}
+	}
+	many := make([]registry.File, 11)
+	for i := range many {
+		many[i] = registry.File{Name: fmt.Sprint("f", i), Mode: 0o644}
+	}
+	push("library/manyfiles", many...)
+	mustContain(t, e.refused("manyfiles"), "the layer is too large: more than 10 files", "PODRUN_LAYER_MAX_FILES")
+	push("library/foreign", registry.File{Name: "etc/", Mode: 0o755}, registry.File{Name: "etc/theirs", Mode: 0o644, UID: 4_000_000_000})
+	if os.Geteuid() != 0 {
+		mustContain(t, e.refused("foreign"), `"etc/theirs": it belongs to user 4000000000`, "/etc/subuid")
+	} else {
+		e.ok("pull", "foreign")
+	}
+	push("library/escape", registry.File{Name: "../../escape", Mode: 0o644, Data: []byte("x")})
+	mustContain(t, e.refused("escape"), `"../../escape" leads out of the layer`)
+	if left, _ := os.ReadDir(filepath.Join(e.data, "images", "tmp")); len(left) > 0 {
+		t.Errorf("left in tmp: %v", left)
+	}
+}
