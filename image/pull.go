@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sync/errgroup"
 
 	"get.podrun.dev/podrun/internal/fault"
+	"get.podrun.dev/podrun/internal/hint"
 )
 
 // maxLayers is how many layers an overlay mount takes by its options.
@@ -54,7 +56,7 @@ func (s *Store) Resolve(ctx context.Context, ref Reference) (Digest, error) {
 func (s *Store) resolve(ctx context.Context, ref Reference, credentials []Credentials) (Digest, error) {
 	var digest Digest
 	err := s.each(ctx, ref, credentials, func(from *session) (err error) {
-		digest, err = from.head(ctx, ref.identifier())
+		digest, err = from.head(ctx, from.at.identifier)
 		return err
 	})
 	return digest, err
@@ -63,7 +65,30 @@ func (s *Store) resolve(ctx context.Context, ref Reference, credentials []Creden
 // Pull makes the image here what ref stands for in its registry now. What is
 // here already is not fetched again; when the name still stands for the same,
 // one request is all. Concurrent pulls share the layers they have in common.
+// A name without a registry is looked for as registries.conf says; Resolved
+// tells under which it was found.
 func (s *Store) Pull(ctx context.Context, ref Reference, o PullOptions) (*Image, error) {
+	registries, err := s.conf.registries()
+	if err != nil {
+		return nil, err
+	}
+	names, err := registries.pullNames(ref)
+	if err != nil {
+		return nil, err
+	}
+	var errs []string
+	for _, name := range names {
+		img, err := s.pull(ctx, name, o)
+		if err == nil || len(names) == 1 || ctx.Err() != nil {
+			return img, err
+		}
+		errs = append(errs, fmt.Sprintf("%s: %v", name.Familiar(), err))
+	}
+	return nil, hint.Wrap(fmt.Errorf("none of the registries that are searched has it: %s", strings.Join(errs, "; ")), "give the whole name")
+}
+
+// pull pulls by a whole name.
+func (s *Store) pull(ctx context.Context, ref Reference, o PullOptions) (*Image, error) {
 	defer s.hold()()
 	want := o.Platform
 	if want == (Platform{}) {
@@ -88,7 +113,7 @@ func (s *Store) Pull(ctx context.Context, ref Reference, o PullOptions) (*Image,
 	}
 	var pulled *Image
 	err := s.each(ctx, ref, o.Credentials, func(from *session) error {
-		f, err := from.find(ctx, ref.identifier(), want, s.pullLimits)
+		f, err := from.find(ctx, from.at.identifier, want, s.pullLimits)
 		if err != nil {
 			return err
 		}
@@ -101,17 +126,15 @@ func (s *Store) Pull(ctx context.Context, ref Reference, o PullOptions) (*Image,
 // each tries the places where ref may be found, and the ways to be let in, until
 // one has it. The error is that of the last place, the registry itself.
 func (s *Store) each(ctx context.Context, ref Reference, credentials []Credentials, try func(*session) error) error {
-	registries := s.registries
-	if registries == nil {
-		var err error
-		if registries, err = LoadRegistries(); err != nil {
-			return err
-		}
+	registries, err := s.conf.registries()
+	if err != nil {
+		return err
 	}
 	places, err := registries.endpoints(ref)
 	if err != nil {
 		return err
 	}
+	var mirrors []string
 	for i, at := range places {
 		at.credentials = credentials
 		if err = s.visit(ctx, at, try); err == nil || ctx.Err() != nil {
@@ -119,7 +142,11 @@ func (s *Store) each(ctx context.Context, ref Reference, credentials []Credentia
 		}
 		if i < len(places)-1 {
 			s.log.Info("mirror failed", "image", ref.String(), "mirror", at.registry, "err", err)
+			mirrors = append(mirrors, fmt.Sprintf("%s/%s: %v", at.registry, at.repository, err))
 		}
+	}
+	if len(mirrors) > 0 {
+		err = fmt.Errorf("%w; its mirrors failed too: %s", err, strings.Join(mirrors, "; "))
 	}
 	return err
 }

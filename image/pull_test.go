@@ -666,7 +666,7 @@ func FuzzParseReference(f *testing.F) {
 			return
 		}
 		again, err := image.ParseReference(r.String())
-		if err != nil || again != r {
+		if err != nil || again.String() != r.String() {
 			t.Errorf("%q is %s, which is %s, %v", s, r, again, err)
 		}
 	})

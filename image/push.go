@@ -41,6 +41,10 @@ func (s *Store) Push(ctx context.Context, ref Reference, o PushOptions) (*Blob, 
 		return nil, errors.New("an image is pushed by a tag, not by a digest")
 	}
 	defer s.hold()()
+	ref, err := s.Resolved(ref)
+	if err != nil {
+		return nil, err
+	}
 	img, err := s.Lookup(ref)
 	if err != nil {
 		return nil, err
@@ -122,12 +126,9 @@ func again(err error) bool {
 // pushEndpoint is the registry that ref names. Mirrors and other locations are
 // for pulls; that it is insecure, or blocked, counts here too.
 func (s *Store) pushEndpoint(ref Reference) (endpoint, error) {
-	registries := s.registries
-	if registries == nil {
-		var err error
-		if registries, err = LoadRegistries(); err != nil {
-			return endpoint{}, err
-		}
+	registries, err := s.conf.registries()
+	if err != nil {
+		return endpoint{}, err
 	}
 	places, err := registries.endpoints(ref)
 	if err != nil {

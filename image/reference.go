@@ -31,10 +31,12 @@ type Reference struct {
 	registry, repository string
 	tag                  string // "" when there is only a digest
 	digest               Digest // "" when there is none
+	short                string // the name as it was given, if that was without a registry
 }
 
 // ParseReference reads an image name as docker does: "busybox" is
-// docker.io/library/busybox:latest. A tag beside a digest is kept for show.
+// docker.io/library/busybox:latest, unless registries.conf says otherwise where
+// it is used. A tag beside a digest is kept for show.
 func ParseReference(s string) (Reference, error) {
 	if s == "" {
 		return Reference{}, errors.New("image name is empty")
@@ -53,6 +55,12 @@ func ParseReference(s string) (Reference, error) {
 	}
 	if !repositoryPattern.MatchString(r.repository) || r.registry == "" {
 		return Reference{}, fmt.Errorf("%q is not an image name: a repository is lower-case words joined by '/', '.', '_' or '-'", s)
+	}
+	if first, _, _ := strings.Cut(base, "/"); first == base || first != "localhost" && !strings.ContainsAny(first, ".:") {
+		r.short = strings.TrimPrefix(r.repository, "library/")
+		if strings.HasPrefix(base, "library/") {
+			r.short = r.repository
+		}
 	}
 	tagged := strings.Contains(base[strings.LastIndexByte(base, '/')+1:], ":")
 	if !hasDigest || tagged {

@@ -51,8 +51,10 @@ func (s *Store) Remove(_ context.Context, nameOrID string, inUse func(Digest) (u
 func (s *Store) find(nameOrID string) (*Image, []string, error) {
 	ref, err := ParseReference(nameOrID)
 	if err == nil {
-		if n, ok := s.byName[ref.String()]; ok {
-			return s.images[n.ID], []string{ref.String()}, nil
+		for _, full := range s.mayMean(ref) {
+			if n, ok := s.byName[full]; ok {
+				return s.images[n.ID], []string{full}, nil
+			}
 		}
 	}
 	img, gerr := s.get(nameOrID)

@@ -61,7 +61,7 @@ type Image struct {
 // Options of a Store; the zero value is fine.
 type Options struct {
 	Logger     *slog.Logger
-	Registries *Registries    // nil: LoadRegistries before each pull
+	Registries *Registries    // nil: those of the files, as they are at each pull
 	Platform   Platform       // zero: this machine's
 	Keychain   authn.Keychain // nil: docker's and podman's files
 	SingleID   bool           // only one user ID is mapped: all files become its
@@ -74,7 +74,7 @@ type Options struct {
 type Store struct {
 	dir        string
 	log        *slog.Logger
-	registries *Registries
+	conf       conf
 	wire       *wire
 	singleID   bool
 	rootless   bool
@@ -115,7 +115,7 @@ type index struct {
 // interrupted pull left there.
 func Open(dir string, o Options) (*Store, error) {
 	s := &Store{
-		dir: dir, log: o.Logger, registries: o.Registries, singleID: o.SingleID, limits: o.Limits,
+		dir: dir, log: o.Logger, conf: conf{fixed: o.Registries}, singleID: o.SingleID, limits: o.Limits,
 		images: map[Digest]*Image{}, byName: map[string]named{}, flights: map[Digest]*flight{}, used: map[Digest]time.Time{},
 	}
 	if s.log == nil {
@@ -215,8 +215,12 @@ func (s *Store) save() error {
 }
 
 // Lookup returns the image that ref names here; ErrNotFound when it names
-// none. It asks no registry and reads no disk.
+// none. It asks no registry.
 func (s *Store) Lookup(ref Reference) (*Image, error) {
+	ref, err := s.Resolved(ref)
+	if err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if n, ok := s.byName[ref.String()]; ok {
@@ -230,6 +234,40 @@ func (s *Store) Lookup(ref Reference) (*Image, error) {
 		}
 	}
 	return nil, fmt.Errorf("%s: %w", ref.Familiar(), ErrNotFound)
+}
+
+// Resolved returns the whole name that ref stands for: the one that an image
+// here has, or else the first that it would be looked for under. It differs from
+// ref only when that was given without a registry.
+func (s *Store) Resolved(ref Reference) (Reference, error) {
+	if ref.short == "" {
+		return ref, nil
+	}
+	registries, err := s.conf.registries()
+	if err != nil {
+		return ref, err
+	}
+	names := registries.names(ref)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, n := range names {
+		if _, ok := s.byName[n.String()]; ok {
+			return n, nil
+		}
+	}
+	return names[0], nil
+}
+
+// mayMean are the whole names that ref may stand for, the likeliest first.
+func (s *Store) mayMean(ref Reference) []string {
+	list := []string{ref.String()}
+	if registries, err := s.conf.registries(); err == nil && ref.short != "" {
+		list = nil
+		for _, n := range registries.names(ref) {
+			list = append(list, n.String())
+		}
+	}
+	return list
 }
 
 // Get returns an image by its ID, with or without "sha256:", or a unique

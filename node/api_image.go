@@ -95,7 +95,11 @@ func (a *api) pullImage(w http.ResponseWriter, r *http.Request) error {
 	}
 	return a.events(w, r, fmt.Sprintf("pull %q", request.Reference), func(ctx context.Context, progress func(image.Progress)) (ImageEvent, error) {
 		img, err := a.images.Pull(ctx, ref, image.PullOptions{Progress: progress, Platform: platform, Content: true, Credentials: given(request.Credentials)})
-		return ImageEvent{Image: img}, err
+		if err != nil {
+			return ImageEvent{}, err
+		}
+		found, err := a.images.Resolved(ref)
+		return ImageEvent{Image: img, Name: found.String()}, err
 	})
 }
 

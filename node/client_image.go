@@ -20,9 +20,9 @@ func imagePath(nameOrID, verb string) string {
 
 // Pull pulls an image; progress, if not nil, is called for each step, from the
 // calling goroutine.
-func (c *Client) Pull(ctx context.Context, r PullRequest, progress func(Progress)) (*Image, error) {
+func (c *Client) Pull(ctx context.Context, r PullRequest, progress func(Progress)) (*Pulled, error) {
 	e, err := c.long(ctx, imagesPath+"/pull", r, progress)
-	return e.Image, err
+	return &Pulled{e.Image, e.Name}, err
 }
 
 // Push pushes an image to the registry that its name says.

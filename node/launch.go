@@ -167,7 +167,7 @@ func nodeEnv(environ []string, p Paths) []string {
 		"http_proxy": true, "https_proxy": true, "no_proxy": true, "all_proxy": true,
 		"HTTP_PROXY": true, "HTTPS_PROXY": true, "NO_PROXY": true, "ALL_PROXY": true,
 		"SSL_CERT_FILE": true, "SSL_CERT_DIR": true,
-		"DOCKER_CONFIG": true, "REGISTRY_AUTH_FILE": true, // where credentials are
+		"DOCKER_CONFIG": true, "REGISTRY_AUTH_FILE": true, "CONTAINERS_REGISTRIES_CONF": true, // where credentials and registries are
 	}
 	env := []string{stateVariable + "=" + p.State, dataVariable + "=" + p.Data}
 	for _, e := range environ {

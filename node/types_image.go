@@ -69,14 +69,23 @@ type PruneRequest struct {
 }
 
 // ImageEvent is one line of the answer to a request that takes long; exactly
-// one field is set. The last line has anything but Progress.
+// one field is set, and Name beside Image. The last line has anything but
+// Progress.
 type ImageEvent struct {
 	Progress *Progress      `json:"progress,omitempty"`
 	Image    *Image         `json:"image,omitempty"`
+	Name     string         `json:"name,omitempty"` // the whole one under which it was found
 	Loaded   []Loaded       `json:"loaded,omitempty"`
 	Pushed   *Pushed        `json:"pushed,omitempty"`
 	Saved    bool           `json:"saved,omitempty"`
 	Error    *metav1.Status `json:"error,omitempty"`
+}
+
+// Pulled is an image that was pulled, and the whole name under which it was
+// found.
+type Pulled struct {
+	Image *Image
+	Name  string
 }
 
 // Pushed is what a registry has now.
@@ -111,7 +120,8 @@ type ClaimUsage struct {
 }
 
 // ImageName returns the whole name of an image, docker.io/library/busybox:latest
-// for busybox, or why a name is none.
+// for busybox, or why a name is none. The node's registries.conf may lead a name
+// without a registry elsewhere.
 func ImageName(name string) (string, error) {
 	ref, err := image.ParseReference(name)
 	if err != nil {

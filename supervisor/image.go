@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -142,7 +143,7 @@ func (w *worker) pin(ctx context.Context, images map[string]*image.Image) {
 		if !asked {
 			continue
 		}
-		pin := pinnedImage{Reference: c.Image, ID: string(img.ID), Digest: string(img.Digest)}
+		pin := w.pinned(c.Image, img)
 		if w.run.Images[c.Name] != pin {
 			pins[c.Name] = pin
 		}
@@ -153,7 +154,7 @@ func (w *worker) pin(ctx context.Context, images map[string]*image.Image) {
 		if !asked {
 			continue
 		}
-		pin := pinnedImage{Reference: v.Image.Reference, ID: string(img.ID), Digest: string(img.Digest)}
+		pin := w.pinned(v.Image.Reference, img)
 		if w.run.Images[volumePin(v.Name)] != pin {
 			volumes[volumePin(v.Name)] = pin
 		}
@@ -171,10 +172,20 @@ func (w *worker) pin(ctx context.Context, images map[string]*image.Image) {
 	})
 }
 
+func (w *worker) pinned(reference string, img *image.Image) pinnedImage {
+	pin := pinnedImage{Reference: reference, Name: reference, ID: string(img.ID), Digest: string(img.Digest)}
+	if ref, err := image.ParseReference(reference); err == nil {
+		if ref, err = w.s.images.Resolved(ref); err == nil {
+			pin.Name = ref.String()
+		}
+	}
+	return pin
+}
+
 // imageID is status.containerStatuses[*].imageID: the repository with the
 // digest of what was pulled.
 func imageID(pin pinnedImage) string {
-	ref, err := image.ParseReference(pin.Reference)
+	ref, err := image.ParseReference(cmp.Or(pin.Name, pin.Reference)) // an older podrun kept no name
 	if err != nil || pin.Digest == "" {
 		return pin.ID
 	}

@@ -67,6 +67,7 @@ type run struct {
 
 type pinnedImage struct {
 	Reference string `json:"reference"` // as the manifest has it
+	Name      string `json:"name"`      // the whole name it stood for
 	ID        string `json:"id"`        // digest of the image's config
 	Digest    string `json:"digest"`    // digest of the image's manifest
 }

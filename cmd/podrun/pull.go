@@ -63,10 +63,8 @@ func imageNames(command *cobra.Command, client *node.Client) []string {
 
 // pull fetches images side by side, and says in their order what became of each.
 func (c *cli) pull(ctx context.Context, refs []string, request node.PullRequest, quiet bool) error {
-	names := make([]string, len(refs))
-	for i, ref := range refs {
-		var err error
-		if names[i], err = node.ImageName(ref); err != nil {
+	for _, ref := range refs {
+		if _, err := node.ImageName(ref); err != nil {
 			return fmt.Errorf("cannot pull %q: %w", ref, err)
 		}
 	}
@@ -77,17 +75,17 @@ func (c *cli) pull(ctx context.Context, refs []string, request node.PullRequest,
 	var bars *bars
 	var show func(node.Progress)
 	if !quiet {
-		for _, name := range names {
-			fmt.Fprintf(c.out, "Pulling %s\n", name)
+		for _, ref := range refs {
+			fmt.Fprintf(c.out, "Pulling %s\n", ref)
 		}
 		bars = newBars(c.out)
 		show = bars.show
 	}
-	images, errs := make([]*node.Image, len(refs)), make([]error, len(refs))
+	pulled, errs := make([]*node.Pulled, len(refs)), make([]error, len(refs))
 	var all sync.WaitGroup
 	for i, ref := range refs {
 		request.Reference = ref
-		all.Go(func() { images[i], errs[i] = client.Pull(ctx, request, show) })
+		all.Go(func() { pulled[i], errs[i] = client.Pull(ctx, request, show) })
 	}
 	all.Wait()
 	if ctx.Err() != nil {
@@ -106,9 +104,9 @@ func (c *cli) pull(ctx context.Context, refs []string, request node.PullRequest,
 			continue
 		}
 		if !quiet {
-			fmt.Fprintf(c.out, "Digest: %s\n", images[i].Digest)
+			fmt.Fprintf(c.out, "Digest: %s\n", pulled[i].Image.Digest)
 		}
-		fmt.Fprintln(c.out, names[i])
+		fmt.Fprintln(c.out, pulled[i].Name)
 	}
 	return failed.err()
 }
