@@ -91,6 +91,8 @@ func explain(err error, at endpoint) error {
 		return fmt.Errorf("registry %s: %w", at.registry, err)
 	case errors.As(err, &certificate):
 		return hint.Wrap(fmt.Errorf("registry %s: %w", at.registry, certificate), fmt.Sprintf("put its authority's certificate into ~/.config/containers/certs.d/%s/ca.crt", at.registry))
+	case isAlert(err):
+		return hint.Wrap(fmt.Errorf("registry %s: %w", at.registry, redacted(err)), fmt.Sprintf("if it wants a client certificate, put client.cert and client.key into ~/.config/containers/certs.d/%s", at.registry))
 	case errors.As(err, &dns):
 		return hint.Wrap(fmt.Errorf("registry %s: %w", at.registry, err), "check the registry's name and this machine's network")
 	case errors.Is(err, syscall.ECONNREFUSED):

@@ -148,11 +148,10 @@ func rewind(in *http.Request) bool {
 // triesOf is how often a request is sent that fails so.
 func (t *retrier) triesOf(err error) int {
 	var certificate *tls.CertificateVerificationError
-	var alert tls.AlertError
 	var record tls.RecordHeaderError
 	var dns *net.DNSError
 	switch {
-	case errors.As(err, &certificate), errors.As(err, &alert), errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch), errors.Is(err, errTooLarge):
+	case errors.As(err, &certificate), isAlert(err), errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch), errors.Is(err, errTooLarge):
 		return 1
 	case errors.As(err, &dns) && dns.IsNotFound:
 		return 1
@@ -160,6 +159,13 @@ func (t *retrier) triesOf(err error) int {
 		return min(refusedTries, t.tries)
 	}
 	return t.tries
+}
+
+// isAlert tells whether the other end broke off TLS, as it does without a
+// client certificate that it wants.
+func isAlert(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "remote error"
 }
 
 // once sends a request and watches it.
