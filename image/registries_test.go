@@ -267,3 +267,20 @@ func TestRegistryFiles(t *testing.T) {
 		t.Errorf("a variable that names no file: %v", err)
 	}
 }
+
+// What docker saved under a short name is found by it.
+func TestLocalShortNames(t *testing.T) {
+	r := parseConf(t, `unqualified-search-registries = ["quay.io"]`)
+	for ref, want := range map[string]string{
+		"app":           "[quay.io/app:latest docker.io/library/app:latest]",
+		"docker.io/app": "[docker.io/library/app:latest]",
+		"a.example/app": "[a.example/app:latest]",
+	} {
+		if got := fmt.Sprint(r.localNames(mustRef(t, ref))); got != want {
+			t.Errorf("%s: got %s, want %s", ref, got, want)
+		}
+	}
+	if got := fmt.Sprint(parseConf(t, "").localNames(mustRef(t, "app"))); got != "[docker.io/library/app:latest]" {
+		t.Errorf("without a file: %s", got)
+	}
+}

@@ -133,8 +133,10 @@ func (c *conf) registries() (*Registries, error) {
 // names returns the whole names that ref may stand for, the likeliest first: one
 // unless it was given without a registry and several are searched.
 func (r *Registries) names(ref Reference) []Reference {
+	whole := ref
+	whole.short = ""
 	if ref.short == "" {
-		return []Reference{ref}
+		return []Reference{whole}
 	}
 	if full, ok := r.Aliases[ref.short]; ok {
 		if named, err := ref.within(full); err == nil {
@@ -142,7 +144,7 @@ func (r *Registries) names(ref Reference) []Reference {
 		}
 	}
 	if len(r.Search) == 0 {
-		return []Reference{ref} // docker.io's
+		return []Reference{whole} // docker.io's
 	}
 	var list []Reference
 	for _, host := range r.Search {
@@ -151,7 +153,17 @@ func (r *Registries) names(ref Reference) []Reference {
 		}
 	}
 	if len(list) == 0 {
-		return []Reference{ref}
+		return []Reference{whole}
+	}
+	return list
+}
+
+// localNames returns the names under which an image may be here: those under
+// which it would be pulled, and docker.io's, which archives of docker mean.
+func (r *Registries) localNames(ref Reference) []Reference {
+	list := r.names(ref)
+	if ref.short = ""; !slices.Contains(list, ref) {
+		list = append(list, ref)
 	}
 	return list
 }

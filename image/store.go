@@ -247,7 +247,7 @@ func (s *Store) Resolved(ref Reference) (Reference, error) {
 	if err != nil {
 		return ref, err
 	}
-	names := registries.names(ref)
+	names := registries.localNames(ref)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, n := range names {
@@ -258,14 +258,15 @@ func (s *Store) Resolved(ref Reference) (Reference, error) {
 	return names[0], nil
 }
 
-// mayMean are the whole names that ref may stand for, the likeliest first.
+// mayMean are the whole names that ref may stand for here, the likeliest first.
 func (s *Store) mayMean(ref Reference) []string {
-	list := []string{ref.String()}
-	if registries, err := s.conf.registries(); err == nil && ref.short != "" {
-		list = nil
-		for _, n := range registries.names(ref) {
-			list = append(list, n.String())
-		}
+	registries, err := s.conf.registries()
+	if err != nil {
+		return []string{ref.String()}
+	}
+	var list []string
+	for _, n := range registries.localNames(ref) {
+		list = append(list, n.String())
 	}
 	return list
 }
