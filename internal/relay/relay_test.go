@@ -2,8 +2,10 @@ package relay_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
+	"syscall"
 	"testing"
 	"time"
 
@@ -70,5 +72,20 @@ func TestEndOfContext(t *testing.T) {
 		if _, err := io.ReadAll(c); err != nil {
 			t.Errorf("want the end of the connection, got %v", err)
 		}
+	}
+}
+
+// TestReset: a reset of one connection is a reset of the other.
+func TestReset(t *testing.T) {
+	client, a := pair(t)
+	b, server := pair(t)
+	joined := make(chan struct{})
+	go func() { defer close(joined); relay.Join(t.Context(), a, b) }()
+	_ = client.SetLinger(0)
+	_ = client.Close()
+	<-joined
+	_ = server.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if _, err := server.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("got %v, want ECONNRESET", err)
 	}
 }
