@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -59,6 +60,7 @@ func (n *Network) addForeign(ctx context.Context, p Pod, a *attachment) (*Result
 	if err != nil {
 		return nil, err
 	}
+	withPortMappings(list, &p)
 	a = &attachment{
 		Pod: p.ID, Network: list.Name, Own: found.own, List: list.Bytes, NetNS: p.NetNS, Inode: inode,
 		Args: n.runtimeConf(Pod{ID: p.ID, Namespace: p.Namespace, Name: p.Name}).Args, Capabilities: p.Capabilities,
@@ -203,6 +205,29 @@ func (n *Network) collect(ctx context.Context, list *libcni.NetworkConfigList) {
 	if err != nil {
 		n.log.Debug("collect what no pod has", "network", list.Name, "err", err)
 	}
+}
+
+// withPortMappings tells plugins that want to know of the host ports. It is for
+// them to make something of it: the node forwards the ports in any case.
+func withPortMappings(list *libcni.NetworkConfigList, p *Pod) {
+	const name = "portMappings"
+	if len(p.HostPorts) == 0 || p.Capabilities[name] != nil || unknownCapabilities(list, map[string]any{name: nil}) != nil {
+		return
+	}
+	var mappings []map[string]any
+	for _, hp := range p.HostPorts {
+		m := map[string]any{"hostPort": hp.Port, "containerPort": hp.PodPort, "protocol": hp.Protocol}
+		if hp.HostIP.IsValid() {
+			m["hostIP"] = hp.HostIP.String()
+		}
+		mappings = append(mappings, m)
+	}
+	capabilities := maps.Clone(p.Capabilities)
+	if capabilities == nil {
+		capabilities = map[string]any{}
+	}
+	capabilities[name] = mappings
+	p.Capabilities = capabilities
 }
 
 // unknownCapabilities is an error when something was asked of a network that

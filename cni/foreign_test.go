@@ -249,7 +249,7 @@ echo '{"cniVersion":"`+c.version+`","ips":[{"version":"4","address":"192.0.2.5/2
 			n := openNetwork(t, dir, f.options)
 			p := cni.Pod{
 				ID: "a", Namespace: "default", Name: "web", NetNS: podNetNS(t), Network: "n",
-				Capabilities: map[string]any{"portMappings": []map[string]any{{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}}},
+				HostPorts: []cni.HostPort{{Protocol: "tcp", Port: 8080, PodPort: 80}},
 			}
 			r, err := n.Add(t.Context(), p)
 			if err != nil {

@@ -39,6 +39,12 @@ type Options struct {
 	PluginDirs []string     // where their plugins are found
 	ResolvConf string       // the host's, for the gateway's DNS; "" is /etc/resolv.conf
 	Logger     *slog.Logger // nil discards
+
+	// Keep, Kept and Drop hold the sockets of host ports beyond this process's
+	// life. Keep does not take f over. All nil: they end with the process.
+	Keep func(key string, f *os.File) error
+	Kept func(key string) (*os.File, bool)
+	Drop func(key string)
 }
 
 // Pod is one end of the network.
@@ -48,6 +54,7 @@ type Pod struct {
 	NetNS           string     // path of its network namespace; Del does without
 	RequestIP       netip.Addr // the address to give if it is free; zero for any; the built-in network's only
 	Network         string     // the name of the one to join; "" is the built-in one
+	HostPorts       []HostPort // for plugins that have a part in them
 	// Capabilities are CNI's, by name, for plugins that have them
 	// (https://www.cni.dev/docs/conventions/#dynamic-plugin-specific-fields-capabilities--runtime-configuration).
 	Capabilities map[string]any
@@ -87,6 +94,7 @@ type Network struct {
 	noIPv6 string // why the host or the kernel has no IPv6 for it
 	names  *records
 	dns    *resolver // nil: its port was taken
+	door   *doorway
 
 	foreign    *libcni.CNIConfig // for all other networks
 	background sync.WaitGroup    // sweeps of those
@@ -111,6 +119,11 @@ func Open(ctx context.Context, o Options) (_ *Network, err error) {
 	if n.o.ResolvConf == "" {
 		n.o.ResolvConf = "/etc/resolv.conf"
 	}
+	if n.o.Keep == nil || n.o.Kept == nil || n.o.Drop == nil {
+		n.o.Keep = func(string, *os.File) error { return nil }
+		n.o.Kept = func(string) (*os.File, bool) { return nil, false }
+		n.o.Drop = func(string) {}
+	}
 	if err := os.MkdirAll(n.dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -121,6 +134,7 @@ func Open(ctx context.Context, o Options) (_ *Network, err error) {
 	if n.pods, err = openNamespace(filepath.Join(o.StateDir, "netns")); err != nil {
 		return nil, fmt.Errorf("cannot make the pod network: %w", err)
 	}
+	n.door = newDoorway(n.pods.Fd())
 	if err = n.openBridge(); err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot make the pod network: %w", err), n.pods.Close())
 	}
@@ -146,6 +160,7 @@ func Open(ctx context.Context, o Options) (_ *Network, err error) {
 // Close ends this process's part, the gateway. Pods keep their addresses and
 // reach each other; the next Open gives them back the way out.
 func (n *Network) Close() error {
+	n.door.close()
 	if n.stop != nil {
 		n.stop()
 	}

@@ -249,17 +249,21 @@ func (s *Sandbox) NetNS() string { return s.namespace("net") }
 
 // OpenNetNS opens the network namespace of the container's sandbox, nil when
 // that is the host's. ErrGone when the sandbox has died.
-func (c *Container) OpenNetNS() (*os.File, error) {
-	if c.s.state.HostNetwork {
+func (c *Container) OpenNetNS() (*os.File, error) { return c.s.OpenNetNS() }
+
+// OpenNetNS opens the sandbox's network namespace, nil when that is the host's.
+// ErrGone when the sandbox has died.
+func (s *Sandbox) OpenNetNS() (*os.File, error) {
+	if s.state.HostNetwork {
 		return nil, nil
 	}
-	f, err := os.Open(c.s.NetNS())
+	f, err := os.Open(s.NetNS())
 	if err != nil {
 		return nil, fmt.Errorf("network namespace: %w", err)
 	}
 	// Looked at after the opening: as long as the pause has not exited, its
 	// pid was nobody else's.
-	if exited, err := linux.PidfdExited(c.s.pause.pidfd); exited || err != nil {
+	if exited, err := linux.PidfdExited(s.pause.pidfd); exited || err != nil {
 		return nil, errors.Join(fmt.Errorf("network namespace: %w", ErrGone), f.Close())
 	}
 	return f, nil
