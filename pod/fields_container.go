@@ -3,7 +3,8 @@ package pod
 const (
 	noDevices   = "there is no driver for dynamic resource allocation on this node"
 	noHugePages = "podrun does not give out huge pages"
-	noHostPorts = `host ports are not published by this version; use "podrun port-forward"`
+	noSCTP      = "podrun forwards TCP and UDP, not SCTP, from the host"
+	noHostPorts = "host ports are those of containers and sidecars; this one ends before they run"
 	noAppArmor  = "podrun loads no AppArmor profile; a Localhost one is applied, or refused where the host has no AppArmor"
 	noSELinux   = "the host has no SELinux; where it has, the field is refused"
 )
@@ -16,7 +17,7 @@ var containerFields = section{"Containers", everyContainer, []rule{
 	{Supported, "{command,args}", "with `$(VAR)` and `$$`"},
 	{Supported, "{workingDir,stdin,stdinOnce,tty}", ""},
 	{Supported, "ports.{name,containerPort,protocol}", ""},
-	{Refused, "ports.{hostPort,hostIP}", noHostPorts},
+	{Supported, "ports.{hostPort,hostIP}", "TCP and UDP; every address of the host by default: docs/host-ports.md"},
 	{Supported, "restartPolicy", ""},
 	{Supported, "restartPolicyRules.{action,exitCodes.{operator,values}}", "`Restart` and `RestartAllContainers`"},
 	{Supported, "{terminationMessagePath,terminationMessagePolicy}", ""},

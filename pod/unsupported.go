@@ -2,6 +2,7 @@ package pod
 
 import (
 	"fmt"
+	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
@@ -123,9 +124,12 @@ func (w *walker) judge(r *rule, path, plain string) {
 		if spec.OS.Name != corev1.Linux {
 			support, note = Refused, notWindows
 		}
-	case "spec.containers.ports.hostPort", "spec.initContainers.ports.hostPort":
+	case "spec.containers.ports.hostPort", "spec.initContainers.ports.hostPort", "spec.containers.ports.hostIP", "spec.initContainers.ports.hostIP":
 		if spec.HostNetwork {
 			return // the container port itself, by default
+		}
+		if r := hostPortRule(spec, path); r != nil {
+			support, note = r.support, r.note
 		}
 	}
 	switch support {
@@ -134,6 +138,41 @@ func (w *walker) judge(r *rule, path, plain string) {
 	case NoEffect:
 		w.ignored = append(w.ignored, Problem{path, note})
 	}
+}
+
+// hostPortRule is what holds for the hostPort or hostIP at path, where that is
+// not what the table says.
+func hostPortRule(spec *corev1.PodSpec, path string) *rule {
+	c, p, ok := portAt(spec, path)
+	_, badIP := netip.ParseAddr(p.HostIP)
+	switch {
+	case !ok:
+		return nil
+	case strings.HasSuffix(path, ".hostIP") && badIP != nil:
+		return &rule{support: Refused, note: "must be an IP address"}
+	case strings.HasSuffix(path, ".hostIP") && p.HostPort == 0:
+		return &rule{support: NoEffect, note: "there is no hostPort with it"}
+	case strings.HasSuffix(path, ".hostPort") && p.Protocol == corev1.ProtocolSCTP:
+		return &rule{support: Refused, note: noSCTP}
+	case strings.HasPrefix(path, "spec.initContainers") && !IsSidecar(c):
+		return &rule{support: NoEffect, note: noHostPorts}
+	}
+	return nil
+}
+
+// portAt finds the port that a path such as spec.containers[0].ports[1].hostIP
+// is about.
+func portAt(spec *corev1.PodSpec, path string) (*corev1.Container, corev1.ContainerPort, bool) {
+	var list string
+	var i, j int
+	if _, err := fmt.Sscanf(strings.NewReplacer(".", " ", "[", " ", "]", " ").Replace(path), "spec %s %d ports %d", &list, &i, &j); err != nil {
+		return nil, corev1.ContainerPort{}, false
+	}
+	containers := spec.Containers
+	if list == "initContainers" {
+		containers = spec.InitContainers
+	}
+	return &containers[i], containers[i].Ports[j], true
 }
 
 // resourceKind is the word by which the table knows a resource.
