@@ -29,7 +29,7 @@ func TestFaultPointsAreAll(t *testing.T) {
 	}
 	slices.Sort(found)
 	found = slices.Compact(found)
-	want := slices.Concat(faultPoints, lifecycleFaultPoints, deletionFaultPoints, volumeFaultPoints, usersFaultPoints, pullFaultPoints)
+	want := slices.Concat(faultPoints, lifecycleFaultPoints, deletionFaultPoints, volumeFaultPoints, usersFaultPoints, pullFaultPoints, hostPortFaultPoints)
 	slices.Sort(want)
 	if !slices.Equal(found, want) {
 		t.Errorf("got  %q\nwant %q", found, want)

@@ -122,6 +122,7 @@ func run(log *slog.Logger) (err error) {
 		}
 		network, err = cni.Open(context.Background(), cni.Options{
 			StateDir: paths.State, DataDir: paths.Data, Settings: settings, Uplink: true, Logger: log,
+			Keep: reaper.Keep, Kept: reaper.Kept, Drop: reaper.Drop,
 		})
 		return err
 	})

@@ -47,11 +47,20 @@ func conditions(p *corev1.Pod, r *run) []corev1.PodCondition {
 		initialized(p, r),
 	}
 	ready := containersReady(p)
-	list = append(list, podReady(p, ready), ready, condition(corev1.PodScheduled, true, "", ""))
+	list = append(list, podReady(p, ready), ready, scheduled(r))
 	if c, ok := allRestarting(p, r); ok {
 		list = append(list, c)
 	}
 	return list
+}
+
+// scheduled is PodScheduled, in which the scheduler says that a pod waits for a
+// port of the host.
+func scheduled(r *run) corev1.PodCondition {
+	if r.Unscheduled != "" {
+		return condition(corev1.PodScheduled, false, reasonUnschedulable, r.Unscheduled)
+	}
+	return condition(corev1.PodScheduled, true, "", "")
 }
 
 func condition(t corev1.PodConditionType, ok bool, reason, message string) corev1.PodCondition {

@@ -204,6 +204,8 @@ func (w *worker) backingOff(ctx context.Context) {
 			return
 		case <-deadline:
 			w.expire(ctx)
+		case <-w.portsFreed():
+			w.to(ctx, Starting, func(p *corev1.Pod, r *run) { r.count(p) })
 		case <-written:
 			w.to(ctx, Starting, func(p *corev1.Pod, r *run) { r.count(p) })
 		case <-over.C:

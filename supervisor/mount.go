@@ -148,7 +148,7 @@ func (w *worker) warnStartFailed(f *startError) {
 			w.warn(f.event, "", explain(err))
 		}
 	case f.event == "FailedScheduling":
-		w.warn(f.event, "", "0/1 nodes are available: "+explain(f.err)+".")
+		w.warn(f.event, "", unschedulable(f.err))
 	case f.container == "":
 		w.warn("FailedCreatePodSandBox", "", "Failed to create pod sandbox: "+explain(f.err))
 	case f.reason == reasonNeverPull:
@@ -161,6 +161,9 @@ func (w *worker) warnStartFailed(f *startError) {
 		w.warn("Failed", containerField(w.pod, f.container), "Error: "+explain(f.err))
 	}
 }
+
+// unschedulable says in the scheduler's words why a pod waits.
+func unschedulable(err error) string { return "0/1 nodes are available: " + explain(err) + "." }
 
 // joined returns the errors that errors.Join made one.
 func joined(err error) []error {

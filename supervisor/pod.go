@@ -40,6 +40,9 @@ type worker struct {
 	events []*corev1.Event
 	box    *sandbox.Sandbox
 	net    *cni.Result
+	ports  *cni.HostPorts   // nil: it has none, or not yet
+	served *sandbox.Sandbox // that ports lead to
+	freed  <-chan struct{}  // closed when a pod has given up ports since ours were asked for
 
 	attempt  uint64                  // the revision of the last attempt to start
 	found    map[string]*image.Image // of image volumes
@@ -76,6 +79,7 @@ func (w *worker) life(ctx context.Context) {
 	defer close(w.done)
 	defer w.removing.Wait()
 	defer w.unfollow()
+	defer w.closePorts()
 	w.ctx = ctx
 	for err := w.recover(ctx); err != nil; err = w.recover(ctx) {
 		w.retryLater(ctx, "cannot remove what an earlier node left", err)
@@ -83,8 +87,8 @@ func (w *worker) life(ctx context.Context) {
 			return
 		}
 	}
-	if w.run.State == Starting && len(w.events) == 0 && len(w.run.Images) == 0 {
-		w.note("Scheduled", "", fmt.Sprintf("Successfully assigned %s/%s to %s", w.namespace, w.name, w.s.node))
+	if w.run.State == Starting && len(w.events) == 0 && len(w.run.Images) == 0 && len(hostPorts(w.pod)) == 0 {
+		w.noteScheduled()
 	}
 	if w.pod.DeletionTimestamp != nil {
 		w.requestDeletion(w.pod.DeletionTimestamp.Time)
@@ -119,6 +123,12 @@ func (w *worker) life(ctx context.Context) {
 			return
 		}
 	}
+}
+
+const eventScheduled = "Scheduled"
+
+func (w *worker) noteScheduled() {
+	w.note(eventScheduled, "", fmt.Sprintf("Successfully assigned %s/%s to %s", w.namespace, w.name, w.s.node))
 }
 
 // running waits for what ends the pod's quiet: the end of a container or of

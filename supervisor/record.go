@@ -52,6 +52,9 @@ type run struct {
 	// Retries counts failed attempts to start since the last success; the
 	// back-off of image pulls and of containers that cannot be made.
 	Retries int `json:"retries,omitempty"`
+	// Unscheduled is why the pod has not got the ports of the host that it asks
+	// for; "" when it has, or asks for none.
+	Unscheduled string `json:"unscheduled,omitempty"`
 
 	// IP is the address of the pod, asked for again when its sandbox has to
 	// be made anew.

@@ -29,6 +29,7 @@ func (w *worker) recover(ctx context.Context) error {
 			addrs = append(addrs, parseAddr(ip.IP))
 		}
 		w.publish(w.pod, addrs)
+		w.reopenPorts(addrs)
 	}
 	names := map[string]string{}
 	for name := range w.run.Incarnation {

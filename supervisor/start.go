@@ -77,6 +77,9 @@ func (w *worker) start(ctx context.Context) error {
 	var volumes map[string]volume.Volume
 	network := w.newConnection()
 	step := w.steps()
+	if err := w.takePorts(ctx); err != nil {
+		return err
+	}
 
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() (err error) {
@@ -104,7 +107,7 @@ func (w *worker) start(ctx context.Context) error {
 	w.pin(ctx, images)
 	step("pinned")
 	if needsAddress(w.pod) || len(w.pod.Spec.InitContainers) > 0 {
-		if err := network.wait(); err != nil {
+		if err := errors.Join(network.wait(), w.servePorts()); err != nil {
 			return err
 		}
 	}
@@ -115,6 +118,9 @@ func (w *worker) start(ctx context.Context) error {
 	made, err := w.makeAll(ctx, b)
 	step("containers made")
 	if err := errors.Join(err, network.wait()); err != nil {
+		return err
+	}
+	if err := w.servePorts(); err != nil {
 		return err
 	}
 	step("network")
@@ -262,7 +268,7 @@ func (w *worker) leaveNetwork(ctx context.Context) error {
 func (w *worker) cniPod(netns string) cni.Pod {
 	return cni.Pod{
 		ID: string(w.uid), Namespace: w.namespace, Name: w.name,
-		NetNS: netns, RequestIP: parseAddr(w.run.IP),
+		NetNS: netns, RequestIP: parseAddr(w.run.IP), HostPorts: hostPorts(w.pod),
 	}
 }
 
@@ -324,6 +330,9 @@ func (w *worker) startFailed(ctx context.Context, err error) {
 	errors.As(err, &f)
 	now := time.Now()
 	wait := delay(w.run.Retries + 1)
+	if f.reason == reasonUnschedulable {
+		wait = min(wait, hostPortRetry)
+	}
 	w.warnStartFailed(f)
 	var stop []*container
 	for _, c := range w.containers() {
@@ -335,6 +344,9 @@ func (w *worker) startFailed(ctx context.Context, err error) {
 	w.to(ctx, BackOff, func(p *corev1.Pod, r *run) {
 		r.Retries++
 		r.NotBefore = now.Add(wait)
+		if r.Unscheduled = ""; f.reason == reasonUnschedulable {
+			r.Unscheduled = unschedulable(f.err)
+		}
 		// What was made beside the one that failed is made anew next time;
 		// sidecars that have started go on.
 		for _, c := range stop {
@@ -346,6 +358,8 @@ func (w *worker) startFailed(ctx context.Context, err error) {
 			switch {
 			case s.State.Running != nil && !stopped:
 			case f.container == "" && s.State.Terminated != nil: // it has completed
+			case f.reason == reasonUnschedulable:
+				s.State.Waiting = nil // for nothing of its own
 			case f.container == "" && f.reason == reasonCreating:
 				setWaiting(s, firstReason(p), explain(f.err))
 			case c.Name == f.container || f.container == "":

@@ -234,6 +234,9 @@ func (w *worker) dropLive(c *container) {
 func (w *worker) tearDown(ctx context.Context) error {
 	w.removeAll(w.containers())
 	w.removing.Wait()
+	if err := w.releasePorts(); err != nil {
+		return err
+	}
 	if err := errors.Join(fault.Point("teardown.network"), w.leaveNetwork(ctx)); err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -63,6 +64,7 @@ type Supervisor struct {
 	goroutines sync.WaitGroup
 	swept      atomic.Int64 // when events were swept last, in Unix seconds
 
+	ports   portClaims
 	waiting waiting // attachments to containers that are not there yet
 
 	mu      sync.Mutex
@@ -119,6 +121,8 @@ func (s *Supervisor) Recover(ctx context.Context) error {
 	if err := s.sweep(ctx, known, rootfs); err != nil {
 		return err
 	}
+	slices.SortStableFunc(workers, func(a, b *worker) int { return a.pod.CreationTimestamp.Compare(b.pod.CreationTimestamp.Time) })
+	s.ports.reclaim(workers)
 	for _, w := range workers {
 		s.launch(w)
 	}

@@ -42,6 +42,7 @@ var table = []struct {
 	{groupKubectl, runCommand},
 	{groupKubectl, deleteCommand},
 	{groupDocker, psCommand},
+	{groupDocker, portCommand},
 	{groupDocker, stopCommand},
 	{groupDocker, pullCommand},
 	{groupDocker, pushCommand},

@@ -28,6 +28,7 @@ var parts = map[string]func(args []string) error{
 	"http":        serveHTTP,
 	"grpc-health": serveGRPC,
 	"tcp":         serveTCP,
+	"peer":        servePeer,
 	"signals":     handleSignals,
 	"eat-memory":  eatMemory,
 
