@@ -2,6 +2,7 @@ package integration
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -189,6 +190,46 @@ readinessProbe: {exec: {command: [/no/such/program]}, periodSeconds: 1}
 		t.Errorf("got %d restarts and conditions %v", restarts(p), p.Status.Conditions)
 	}
 	mustContain(t, row(e.ok("get", "pods"), "probed"), "probed 0/8 Running 0")
+}
+
+// TestProbeStoppedEarly: a probe's program that is stopped by the container
+// before it is executed has taken too long, and nothing is left of it.
+func TestProbeStoppedEarly(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	e.apply(probed("restartPolicy: Always", `
+name: app
+image: busybox
+command: [sh, -c, "while [ ! -e /peace ]; do for p in /proc/[0-9]*; do read c <$p/comm && case \"$c\" in runc:*2:INIT*) kill -STOP ${p#/proc/};; esac; done 2>/dev/null; done; exec sleep 3600"]
+readinessProbe: {exec: {command: ["true"]}, periodSeconds: 1, timeoutSeconds: 1, failureThreshold: 1}
+lifecycle: {preStop: {exec: {command: ["true"]}}}
+`))
+	e.described("probed", `Readiness probe failed: command "true" timed out`, "(x2 over")
+	// Without exec, which it would stop as well: ours is given up with its caller.
+	pid := e.initPID(ids(e.pod("probed"))["app"])
+	e.eventually("processes of probes", func() string {
+		if n := len(e.children(pid)); n > 2 { // the next attempt may be under way
+			return fmt.Sprint(n, " left")
+		}
+		return ""
+	})
+	start := time.Now()
+	e.ok("delete", "pod", "probed", "--grace-period=1")
+	if took := time.Since(start); took > 15*time.Second {
+		t.Errorf("the deletion took %v", took)
+	}
+}
+
+// children are the processes in the pid namespace of pid, itself included.
+func (e *env) children(pid int) (list []int) {
+	e.t.Helper()
+	own := e.namespace(pid, "pid")
+	for other := range processes() {
+		if link, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", other)); err == nil && link == own {
+			list = append(list, other)
+		}
+	}
+	return list
 }
 
 // TestReadinessFlips: READY follows the probe both ways, and nothing restarts.

@@ -68,8 +68,7 @@ type Process struct {
 
 // Exec runs a program in the container, with its capabilities and seccomp
 // profile, and dies with it. A program that cannot be executed is a
-// *StartError; a container that has ended is ErrGone. ctx bounds nothing but
-// the waiting for a Delete in progress: libcontainer cannot be interrupted.
+// *StartError; a container that has ended is ErrGone. ctx bounds the start.
 func (c *Container) Exec(ctx context.Context, config ExecConfig) (*Process, error) {
 	p, err := c.exec(ctx, config)
 	if err != nil {
@@ -110,7 +109,6 @@ func (c *Container) exec(ctx context.Context, config ExecConfig) (_ *Process, er
 		UID: user.UID, GID: user.GID, AdditionalGroups: user.Groups,
 	}
 	st := &streams{}
-	var done func()
 	if config.TTY {
 		if st.console, st.consoleChild, err = consoleSockets(); err != nil {
 			return nil, err
@@ -121,8 +119,10 @@ func (c *Container) exec(ctx context.Context, config ExecConfig) (_ *Process, er
 		st.stdin, st.stdout, st.stderr = config.Stdin, config.Stdout, config.Stderr
 	}
 	attachExec(lp, st)
-	_ = done
-	if err := lib.Start(lp); err != nil {
+	if err := c.start(ctx, lib, lp); err != nil {
+		if ctx.Err() != nil {
+			return nil, err
+		}
 		if exited, perr := linux.PidfdExited(c.proc.pidfd); exited || perr != nil {
 			return nil, ErrGone
 		}

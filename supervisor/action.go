@@ -44,14 +44,20 @@ func (e *timedOut) Error() string {
 // runIn runs a program in the container, as its user and in its environment,
 // and returns its exit code and the first of what it prints. It is killed, with
 // its children, when ctx ends, and after timeout (0 for none), which is a
-// *timedOut.
+// *timedOut. As long may its start take.
 func runIn(ctx context.Context, c *container, command []string, timeout time.Duration) (code int, output string, err error) {
 	read, write, err := os.Pipe()
 	if err != nil {
 		return 0, "", err
 	}
 	defer func() { _ = read.Close() }()
-	process, err := c.box.Exec(ctx, sandbox.ExecConfig{Args: command, Stdout: write, Stderr: write})
+	starting := ctx
+	if timeout > 0 {
+		var cancel context.CancelFunc
+		starting, cancel = context.WithTimeoutCause(ctx, timeout, &timedOut{command})
+		defer cancel()
+	}
+	process, err := c.box.Exec(starting, sandbox.ExecConfig{Args: command, Stdout: write, Stderr: write})
 	if err := errors.Join(err, write.Close()); err != nil {
 		return 0, "", err
 	}

@@ -74,13 +74,11 @@ func (c *container) whileRunning(ctx context.Context) (running context.Context, 
 func (w *worker) runHook(ctx context.Context, c *container, h *corev1.LifecycleHandler) error {
 	switch {
 	case h.Exec != nil:
-		return unlessStuck(ctx, func() error {
-			code, output, err := runIn(ctx, c, h.Exec.Command, 0)
-			if err == nil && code != 0 {
-				err = fmt.Errorf("command %q exited with %d: %.200s", h.Exec.Command, code, output)
-			}
-			return err
-		})
+		code, output, err := runIn(ctx, c, h.Exec.Command, 0)
+		if err == nil && code != 0 {
+			err = fmt.Errorf("command %q exited with %d: %.200s", h.Exec.Command, code, output)
+		}
+		return err
 	case h.HTTPGet != nil:
 		port, err := probe.Port(h.HTTPGet.Port, c.spec)
 		if err != nil {
@@ -100,29 +98,4 @@ func (w *worker) runHook(ctx context.Context, c *container, h *corev1.LifecycleH
 		return nil
 	}
 	return errors.New("the hook has no handler that can be run")
-}
-
-// stuckWait is how long a hook may take to end after its context has.
-const stuckWait = time.Second
-
-// unlessStuck runs f, which ends with ctx if it can. A program that is being
-// started in a container cannot be given up, and the container may have stopped
-// it before it runs: that must not keep the container from being killed, which
-// ends f too.
-func unlessStuck(ctx context.Context, f func() error) error {
-	done := make(chan error, 1)
-	go func() { done <- f() }()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-	}
-	t := time.NewTimer(stuckWait)
-	defer t.Stop()
-	select {
-	case err := <-done:
-		return err
-	case <-t.C:
-		return ctx.Err()
-	}
 }

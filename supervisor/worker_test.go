@@ -2,7 +2,6 @@ package supervisor
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -62,22 +61,6 @@ func TestEvictionWaitsForNoHook(t *testing.T) {
 	}()
 	if err := w.startAll(t.Context(), c); err != nil || c.hooked || w.run.State != Finishing {
 		t.Errorf("got %v, hook done %t, %s", err, c.hooked, w.run.State)
-	}
-}
-
-// TestStuckHook: a hook that cannot be ended holds up nobody, and one that can
-// has its say.
-func TestStuckHook(t *testing.T) {
-	ctx, cancel := context.WithCancel(t.Context())
-	stuck := make(chan struct{})
-	defer close(stuck)
-	time.AfterFunc(10*time.Millisecond, cancel)
-	if err := unlessStuck(ctx, func() error { <-stuck; return nil }); !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v, want %v", err, context.Canceled)
-	}
-	killed := errors.New("killed")
-	if err := unlessStuck(ctx, func() error { return killed }); !errors.Is(err, killed) {
-		t.Errorf("got %v, want %v", err, killed)
 	}
 }
 
