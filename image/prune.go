@@ -77,11 +77,11 @@ func (img *Image) HasLabel(label string) bool {
 }
 
 // removeUnused takes an image away with all its names, unless a container has
-// it; a sweep must follow.
+// it, or gets it just now; a sweep must follow.
 func (s *Store) removeUnused(id Digest, inUse func(Digest) (string, bool)) ([]string, error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	img := s.images[id]
+	img, seen := s.images[id], s.used[id]
+	s.mu.Unlock()
 	if img == nil {
 		return nil, nil
 	}
@@ -90,5 +90,6 @@ func (s *Store) removeUnused(id Digest, inUse func(Digest) (string, bool)) ([]st
 			return nil, nil
 		}
 	}
-	return s.drop(id, slices.Clone(img.References), true)
+	done, _, err := s.dropUnless(img, seen, slices.Clone(img.References), true)
+	return done, err
 }

@@ -40,7 +40,7 @@ func (s *Store) Push(ctx context.Context, ref Reference, o PushOptions) (*Blob, 
 	if ref.Digest() != "" {
 		return nil, errors.New("an image is pushed by a tag, not by a digest")
 	}
-	defer s.hold()()
+	defer s.holdContent()()
 	ref, err := s.Resolved(ref)
 	if err != nil {
 		return nil, err

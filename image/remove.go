@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"get.podrun.dev/podrun/internal/fault"
 	"get.podrun.dev/podrun/internal/hint"
@@ -18,32 +19,49 @@ import (
 // last name. ErrInUse when inUse says that a container has the image, unless
 // it keeps another name; force takes several names of one ID away at once.
 func (s *Store) Remove(_ context.Context, nameOrID string, inUse func(Digest) (user string, used bool), force bool) ([]string, error) {
-	s.mu.Lock()
-	img, names, err := s.find(nameOrID)
-	if err != nil {
+	for {
+		s.mu.Lock()
+		img, names, err := s.find(nameOrID)
+		if err != nil {
+			s.mu.Unlock()
+			return nil, err
+		}
+		seen := s.used[img.ID]
 		s.mu.Unlock()
-		return nil, err
-	}
-	if len(names) == 0 {
-		names = slices.Clone(img.References)
-		if len(names) > 1 && !force {
-			s.mu.Unlock()
-			return nil, hint.Wrap(fmt.Errorf("image %s has several names: %s", img.ID.Hex()[:12], strings.Join(names, ", ")), "remove them by name, or use --force")
+		if len(names) == 0 {
+			names = slices.Clone(img.References)
+			if len(names) > 1 && !force {
+				return nil, hint.Wrap(fmt.Errorf("image %s has several names: %s", img.ID.Hex()[:12], strings.Join(names, ", ")), "remove them by name, or use --force")
+			}
 		}
-	}
-	last := len(names) == len(img.References)
-	if last && inUse != nil {
-		if user, used := inUse(img.ID); used {
-			s.mu.Unlock()
-			return nil, hint.Wrap(fmt.Errorf("%w by %s", ErrInUse, user), "delete the pod first")
+		last := len(names) == len(img.References)
+		if last && inUse != nil {
+			if user, used := inUse(img.ID); used {
+				return nil, hint.Wrap(fmt.Errorf("%w by %s", ErrInUse, user), "delete the pod first")
+			}
 		}
+		done, ok, err := s.dropUnless(img, seen, names, last)
+		if !ok {
+			continue // it was used, or named, while we looked
+		}
+		if err == nil && last {
+			err = s.sweep()
+		}
+		return done, err
 	}
-	done, err := s.drop(img.ID, names, last)
-	s.mu.Unlock()
-	if err == nil && last {
-		err = s.sweep()
+}
+
+// dropUnless is drop, unless the image has changed or been used since it was
+// seen; ok is false then. Nothing that asks who uses an image holds s.mu: the
+// answer takes a look into the store too.
+func (s *Store) dropUnless(img *Image, seen time.Time, names []string, last bool) (done []string, ok bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.images[img.ID] != img || !s.used[img.ID].Equal(seen) {
+		return nil, false, nil
 	}
-	return done, err
+	done, err = s.drop(img.ID, names, last)
+	return done, true, err
 }
 
 // find returns the image that a name or an ID stands for, and the name if it
@@ -113,6 +131,20 @@ func (s *Store) hold() (release func()) {
 				s.log.Warn("image sweep", "err", err)
 			}
 		}
+	}
+}
+
+// holdContent is hold for who reads content: garbage collection leaves it alone.
+func (s *Store) holdContent() (release func()) {
+	letGo := s.hold()
+	s.mu.Lock()
+	s.readers++
+	s.mu.Unlock()
+	return func() {
+		s.mu.Lock()
+		s.readers--
+		s.mu.Unlock()
+		letGo()
 	}
 }
 

@@ -37,7 +37,7 @@ func (s *Store) Save(ctx context.Context, w io.Writer, namesOrIDs []string, form
 	if format != FormatDocker && format != FormatOCI {
 		return fmt.Errorf("unknown format %q", format)
 	}
-	defer s.hold()()
+	defer s.holdContent()()
 	list, err := s.toSave(namesOrIDs)
 	if err != nil {
 		return err

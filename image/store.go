@@ -92,6 +92,8 @@ type Store struct {
 	holds   int                // what is on its way in is not swept while there are any
 	unswept bool               // a sweep was asked for meanwhile
 	used    map[Digest]time.Time
+	grown   chan struct{} // told when an image has come; holds one
+	readers int           // saves and pushes going on: content stays
 	// usedSince: used is newer than the file.
 	usedSince bool
 }
@@ -117,6 +119,7 @@ func Open(dir string, o Options) (*Store, error) {
 	s := &Store{
 		dir: dir, log: o.Logger, conf: conf{fixed: o.Registries}, singleID: o.SingleID, limits: o.Limits,
 		images: map[Digest]*Image{}, byName: map[string]named{}, flights: map[Digest]*flight{}, used: map[Digest]time.Time{},
+		grown: make(chan struct{}, 1),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -271,6 +274,18 @@ func (s *Store) mayMean(ref Reference) []string {
 	return list
 }
 
+// Named returns the ID of the image that ref names here. That is no use of it.
+func (s *Store) Named(ref Reference) (Digest, bool) {
+	ref, err := s.Resolved(ref)
+	if err != nil {
+		return "", false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n, ok := s.byName[ref.String()]
+	return n.ID, ok
+}
+
 // Get returns an image by its ID, with or without "sha256:", or a unique
 // beginning of it.
 func (s *Store) Get(id string) (*Image, error) {
@@ -351,6 +366,10 @@ func (s *Store) addNamed(img *Image, refs []Reference, top Digest) (*Image, erro
 	s.use(img.ID)
 	for _, ref := range refs {
 		s.name(img.ID, ref.String(), top)
+	}
+	select {
+	case s.grown <- struct{}{}:
+	default:
 	}
 	return s.images[img.ID], s.save()
 }

@@ -104,12 +104,16 @@ func run(log *slog.Logger) (err error) {
 
 	// The three that touch the system do so side by side.
 	var images *image.Store
+	var collection image.GCPolicy
 	var network *cni.Network
 	var sandboxes *sandbox.Runtime
 	var g errgroup.Group
 	g.Go(func() (err error) {
 		limits, err := image.PullLimitsFromEnvironment()
 		if err != nil {
+			return err
+		}
+		if collection, err = image.GCPolicyFromEnvironment(); err != nil {
 			return err
 		}
 		images, err = image.Open(filepath.Join(paths.Data, "images"), image.Options{Logger: log, SingleID: ns.SingleID, Limits: limits.Layer, Pull: limits})
@@ -201,8 +205,18 @@ func run(log *slog.Logger) (err error) {
 	ReportStart(nil)
 	log.Info("node ready", "pid", os.Getpid(), "version", Version)
 
+	collector := images.NewCollector(collection, sup.ImageUsers, func() bool { return sup.Active() > 0 })
+	collected := make(chan struct{})
+	go func() {
+		collector.Run(ctx)
+		close(collected)
+	}()
+	defer func() { cancel(); <-collected }()
+
 	idle := make(chan error, 1)
-	go func() { idle <- untilIdle(ctx, st, func() int { return sup.Active() + objects.Active() }, connections) }()
+	go func() {
+		idle <- untilIdle(ctx, st, func() int { return sup.Active() + objects.Active() }, connections, collector.Wake)
+	}()
 	select {
 	case err = <-serving:
 		cancel()
@@ -223,7 +237,8 @@ const idleAfter = 30 * time.Second
 
 // untilIdle returns when ctx ends, or when for a while no pod needed the node
 // and nobody called. It sleeps between changes: an idle node does not wake up.
-func untilIdle(ctx context.Context, st *store.Store, active func() int, connections *gauge) error {
+// Of each change of a pod it tells changed.
+func untilIdle(ctx context.Context, st *store.Store, active func() int, connections *gauge, changed func()) error {
 	after := idleAfter
 	if d, err := time.ParseDuration(os.Getenv("PODRUN_NODE_IDLE")); err == nil {
 		after = d
@@ -242,6 +257,7 @@ func untilIdle(ctx context.Context, st *store.Store, active func() int, connecti
 			if !ok && ctx.Err() == nil {
 				return fmt.Errorf("watch pods: %w", changes.Err())
 			}
+			changed()
 		case <-connections.changed:
 		case <-timer.C:
 			if active() == 0 {
