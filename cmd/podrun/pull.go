@@ -84,6 +84,7 @@ func (c *cli) pull(ctx context.Context, refs []string, request node.PullRequest,
 	pulled, errs := make([]*node.Pulled, len(refs)), make([]error, len(refs))
 	var all sync.WaitGroup
 	for i, ref := range refs {
+		request := request
 		request.Reference = ref
 		all.Go(func() { pulled[i], errs[i] = client.Pull(ctx, request, show) })
 	}
