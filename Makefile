@@ -39,6 +39,13 @@ demo: bin/podrun build/serve build/registry
 test unit integration race: bin/podrun build/registry build/image/app
 	@scripts/test.sh $@
 
+# 200 pods start and stop in a loop for DURATION, as an ordinary user, and leave
+# nothing: no address, link, descriptor, goroutine or file.
+DURATION ?= 10m
+.PHONY: soak
+soak: bin/podrun build/registry build/image/app
+	@PODRUN_SOAK=$(DURATION) PODRUN_TEST_AS=$${PODRUN_TEST_AS:-user} scripts/test.sh soak
+
 # What the compiler lets pass: gofmt, vet, staticcheck, and what has bitten us.
 .PHONY: lint
 lint: build/.setup

@@ -64,6 +64,7 @@ func (a *api) handler() http.Handler {
 	handle("POST /podrun/v1/login", a.login)
 	handle("GET /podrun/v1/version", a.version)
 	handle("GET /podrun/v1/doctor", a.doctor)
+	handle("GET /podrun/v1/goroutines", a.goroutines)
 	handle("/", func(_ http.ResponseWriter, r *http.Request) error {
 		return apierrors.NewGenericServerResponse(http.StatusNotFound, r.Method, metav1Resource("path"), r.URL.Path,
 			"this node has no such path; is it of another version of podrun?", 0, false)

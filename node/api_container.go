@@ -152,6 +152,23 @@ func (a *api) version(w http.ResponseWriter, _ *http.Request) error {
 	return nil
 }
 
+// maxStacks bounds what the node says of its goroutines: some ten thousand.
+const maxStacks = 16 << 20
+
+// goroutines answers with the stacks of all of this process, for whoever looks
+// for what it waits for, or for one that should have ended. They stop meanwhile.
+func (a *api) goroutines(w http.ResponseWriter, _ *http.Request) error {
+	stacks := make([]byte, 64<<10)
+	n := runtime.Stack(stacks, true)
+	for n == len(stacks) && n < maxStacks {
+		stacks = make([]byte, 2*len(stacks))
+		n = runtime.Stack(stacks, true)
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	_, _ = w.Write(stacks[:n])
+	return nil
+}
+
 func (a *api) doctor(w http.ResponseWriter, r *http.Request) error {
 	respond(w, http.StatusOK, a.checks(r.Context()))
 	return nil

@@ -1,5 +1,5 @@
 #!/bin/sh
-# test.sh unit|integration|race|test
+# test.sh unit|integration|race|test|soak
 # Builds the tests as whoever calls, then runs what was built twice: as an
 # ordinary user, and as root. It ends with a line of counts.
 #
@@ -45,7 +45,7 @@ race | test)
 	;;
 esac
 case $wanted in
-integration | race | test) build_tests build/test integration ;;
+integration | race | test | soak) build_tests build/test integration ;;
 esac
 
 # The stage has the sources too: tests read testdata, docs and their neighbours.
@@ -77,6 +77,7 @@ run_test() {
 	ok=0
 	# -test.v names every test, which is what is counted.
 	set -- PODRUN_BIN="$podrun" PODRUN_REGISTRY="$stage/bin/registry" PODRUN_TEST_IMAGES="$stage/bin/image" \
+		PODRUN_SOAK="${PODRUN_SOAK:-}" \
 		"$stage/$programs/${directory##*/}.test" -test.v -test.timeout=15m "$@"
 	if [ "$who" = user ]; then
 		(cd "$stage/src/$directory" && as_user "$@") >"$log" 2>&1 || ok=1
@@ -142,6 +143,9 @@ for who in user root; do
 		run_test $who test-race integration -test.short -test.parallel=2 \
 			-test.run='^(TestSession|TestGroupRestart|TestKillNode|TestExec|TestWatch|TestManyPods|TestRegistryDown)$'
 		;;
+	esac
+	case $wanted in
+	soak) run_test $who test integration -test.run='^TestSoak$' -test.timeout=2h ;;
 	esac
 	left_over $who
 done
