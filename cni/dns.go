@@ -99,12 +99,13 @@ func (n *Network) openNames() {
 	n.names = newRecords(DefaultClusterDomain, n.hostAddrs(), both(p.gateway, p.gateway6), both(p.bridge, p.bridge6), p.subnet, p.subnet6)
 }
 
-// hostAddrs is where pods reach the host's loopback.
+// hostAddrs is where pods reach the host's loopback: by IPv4, for most of what
+// listens there does so on 127.0.0.1.
 func (n *Network) hostAddrs() []netip.Addr {
 	if n.uplink == nil {
 		return nil
 	}
-	return both(n.plan.host, n.plan.host6)
+	return []netip.Addr{n.plan.host}
 }
 
 // both are those of the two addresses that there are.

@@ -159,6 +159,14 @@ func (r *records) index() map[string]*node {
 		if p.Host {
 			addrs = r.hostAddrs(addrs)
 		}
+		// A Service has one family of addresses unless it asks for two: what
+		// listens on IPv4 only is not looked for elsewhere.
+		var primary []netip.Addr
+		for _, a := range addrs {
+			if a.Is4() == addrs[0].Is4() {
+				primary = append(primary, a)
+			}
+		}
 		for _, below := range []string{r.domain, ""} { // with the cluster's domain and without
 			give := func(name string, addrs ...netip.Addr) {
 				n := at(name + "." + below)
@@ -166,19 +174,20 @@ func (r *records) index() map[string]*node {
 			}
 			give(p.Name+"."+p.Namespace+".pod", addrs...)
 			if !subdomains[p.Name+"."+p.Namespace] {
-				give(p.Name+"."+p.Namespace+".svc", addrs...)
+				give(p.Name+"."+p.Namespace+".svc", primary...)
 			}
 			service := p.Subdomain + "." + p.Namespace + ".svc"
 			if p.Subdomain != "" {
-				give(service, addrs...)
-				give(p.Hostname+"."+service, addrs...)
+				give(service, primary...)
+				give(p.Hostname+"."+service, primary...)
+				for _, a := range primary {
+					if dashed(a) != p.Hostname {
+						give(dashed(a)+"."+service, a)
+					}
+				}
 			}
 			for _, a := range addrs {
-				dashed := strings.NewReplacer(".", "-", ":", "-").Replace(a.String())
-				give(dashed+"."+p.Namespace+".pod", a)
-				if p.Subdomain != "" && dashed != p.Hostname {
-					give(dashed+"."+service, a)
-				}
+				give(dashed(a)+"."+p.Namespace+".pod", a)
 			}
 		}
 		if p.Host {
@@ -201,6 +210,11 @@ func (r *records) index() map[string]*node {
 		}
 	}
 	return names
+}
+
+// dashed is an address as a label.
+func dashed(a netip.Addr) string {
+	return strings.NewReplacer(".", "-", ":", "-").Replace(a.String())
 }
 
 // fullName is what an address of p is the address of.

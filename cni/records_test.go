@@ -21,7 +21,7 @@ func testRecords() *records {
 	r := newRecords(DefaultClusterDomain, addrs("10.88.255.253", "fd12::fffd"), addrs("10.88.0.1", "fd12::1"), addrs("10.88.255.254"),
 		netip.MustParsePrefix("10.88.0.0/16"), netip.MustParsePrefix("fd12::/64"), netip.Prefix{})
 	r.publish("web", Names{Namespace: "default", Name: "web", Hostname: "web", Addrs: addrs("10.88.0.5", "fd12::5")})
-	r.publish("db", Names{Namespace: "default", Name: "db", Hostname: "Db-1", Subdomain: "dbs", Addrs: addrs("10.88.0.6")})
+	r.publish("db", Names{Namespace: "default", Name: "db", Hostname: "Db-1", Subdomain: "dbs", Addrs: addrs("10.88.0.6", "fd12::6")})
 	r.publish("dbs", Names{Namespace: "default", Name: "dbs", Hostname: "dbs", Addrs: addrs("10.88.0.8")})
 	r.publish("other", Names{Namespace: "other", Name: "web", Hostname: "web", Addrs: addrs("10.88.0.7")})
 	r.publish("net", Names{Namespace: "default", Name: "net", Hostname: "net", Host: true, Addrs: addrs("192.0.2.1", "127.0.0.1")})
@@ -64,12 +64,16 @@ func TestRecords(t *testing.T) {
 		{"a.web.default.pod.cluster.local.", "A", none},
 		{"web.no.svc.cluster.local.", "A", none},
 		{"web.default.cluster.local.", "A", none},
-		{"web.default.svc.", "AAAA", "fd12::5"},
+		{"web.default.svc.", "A", "10.88.0.5"},
+		{"web.default.svc.", "AAAA", ""},
+		{"web.default.pod.", "AAAA", "fd12::5"},
 		{"other.pod.", "A", ""},
 		// With a subdomain, as behind a headless Service.
 		{"db-1.dbs.default.svc.cluster.local.", "A", "10.88.0.6"},
 		{"10-88-0-6.dbs.default.svc.cluster.local.", "A", "10.88.0.6"},
 		{"dbs.default.svc.cluster.local.", "A", "10.88.0.6"},
+		{"dbs.default.svc.cluster.local.", "AAAA", ""},
+		{"db-1.dbs.default.svc.cluster.local.", "AAAA", ""},
 		{"dbs.default.pod.cluster.local.", "A", "10.88.0.8"},
 		{"db.default.svc.cluster.local.", "A", "10.88.0.6"},
 		// In the host's network.
