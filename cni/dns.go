@@ -2,6 +2,7 @@ package cni
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -88,15 +89,25 @@ func (n *Network) openDNS() (*resolver, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := newResolver(n.o.ResolvConf, n.names, dnsPort, n.log)
+	r := newResolver(n.resolvConf(), n.names, dnsPort, n.log)
 	r.serve(packets, streams)
 	return r, nil
+}
+
+// resolvConf is where the host's resolvers are named.
+func (n *Network) resolvConf() string {
+	return cmp.Or(n.o.Settings.ResolvConf, "/etc/resolv.conf")
+}
+
+// hostResolver is what stands there now; what cannot be read says nothing.
+func (n *Network) hostResolver() hostResolver {
+	return parseResolvConf(resolvConfText(n.resolvConf()))
 }
 
 // openNames begins the names: those that no pod has are there at once.
 func (n *Network) openNames() {
 	p := n.plan
-	n.names = newRecords(DefaultClusterDomain, n.hostAddrs(), both(p.gateway, p.gateway6), both(p.bridge, p.bridge6), p.subnet, p.subnet6)
+	n.names = newRecords(cmp.Or(n.o.Settings.ClusterDomain, DefaultClusterDomain), n.hostAddrs(), both(p.gateway, p.gateway6), both(p.bridge, p.bridge6), p.subnet, p.subnet6)
 }
 
 // hostAddrs is where pods reach the host's loopback: by IPv4, for most of what
@@ -134,7 +145,7 @@ func (n *Network) resultDNS(out *Result, builtin bool) {
 	if len(out.DNS.Servers) > 0 {
 		return
 	}
-	host := readResolvConf(n.o.ResolvConf).dns()
+	host := n.hostResolver().dns()
 	switch {
 	case n.dns == nil:
 		if builtin {

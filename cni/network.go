@@ -37,7 +37,6 @@ type Options struct {
 	Uplink     bool         // let pods reach what the host reaches
 	ConfDirs   []string     // where networks are found: the user's folder, then the system's
 	PluginDirs []string     // where their plugins are found
-	ResolvConf string       // the host's, for the gateway's DNS; "" is /etc/resolv.conf
 	Logger     *slog.Logger // nil discards
 
 	// Keep, Kept and Drop hold the sockets of host ports beyond this process's
@@ -115,9 +114,6 @@ func Open(ctx context.Context, o Options) (_ *Network, err error) {
 	n := &Network{o: o, log: o.Logger, dir: filepath.Join(o.StateDir, "cni"), collected: map[string]bool{}, failed: map[string]int{}}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
-	}
-	if n.o.ResolvConf == "" {
-		n.o.ResolvConf = "/etc/resolv.conf"
 	}
 	if n.o.Keep == nil || n.o.Kept == nil || n.o.Drop == nil {
 		n.o.Keep = func(string, *os.File) error { return nil }
@@ -395,7 +391,7 @@ func (n *Network) runtimeConf(p Pod) *libcni.RuntimeConf {
 func (n *Network) Host(addr netip.Addr) *Result {
 	return &Result{
 		IPs: []netip.Prefix{netip.PrefixFrom(addr, addr.BitLen())},
-		DNS: readResolvConf(n.o.ResolvConf).dns(),
+		DNS: n.hostResolver().dns(),
 	}
 }
 

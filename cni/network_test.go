@@ -321,7 +321,7 @@ func TestDNS(t *testing.T) {
 	if err := os.WriteFile(conf, []byte("search example.org\nnameserver 127.0.0.1\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	n := openNetwork(t, dir, func(o *cni.Options) { o.ResolvConf = conf })
+	n := openNetwork(t, dir, func(o *cni.Options) { o.Settings.ResolvConf = conf })
 	p := cni.Pod{ID: "a", NetNS: podNetNS(t)}
 	r, err := n.Add(t.Context(), p)
 	if err != nil {

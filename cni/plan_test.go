@@ -46,6 +46,10 @@ func TestReadSettings(t *testing.T) {
 		{"subnet6 = 'off'", `subnet6 "off" is not a subnet such as fd12:3456::/64, nor "none"`},
 		{"subnet = '10.1.0.0/24'\nsubmet6 = 'none'", `line 2: there is no setting ["submet6"]`},
 		{"subnet = ", "line 1:"},
+		{"cluster-domain = 'lab.example.'\nresolv-conf = '/run/resolv.conf'", ""},
+		{"cluster-domain = 'Lab.example'", `cluster-domain "Lab.example" is not a domain such as cluster.local`},
+		{"cluster-domain = 'lab..example'", `cluster-domain "lab..example" is not a domain such as cluster.local`},
+		{"resolv-conf = 'resolv.conf'", `resolv-conf "resolv.conf" is not an absolute path`},
 	} {
 		_, err := settings(t, c.text)
 		if c.err == "" && err != nil || c.err != "" && (err == nil || !strings.HasPrefix(err.Error(), c.err)) {

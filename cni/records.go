@@ -290,6 +290,21 @@ func (r *records) soa(zone string, ttl uint32) dns.RR {
 	}
 }
 
+// isDomain tells whether pods' names can end with that, which may be "".
+func isDomain(name string) bool {
+	const most = 100 // leaves room for a pod's name and its namespace
+	if name == "" {
+		return true
+	}
+	for label := range strings.SplitSeq(name, ".") {
+		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' ||
+			strings.Trim(label, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
+			return false
+		}
+	}
+	return len(name) <= most
+}
+
 // parent is the name above an absolute one, "" above the last.
 func parent(name string) string {
 	_, up, _ := strings.Cut(name, ".")

@@ -34,9 +34,7 @@ type hostResolver struct {
 	noTLD             bool // no-tld-query: a single label is no name by itself
 }
 
-// readResolvConf reads resolv.conf(5); what cannot be read says nothing.
-func readResolvConf(path string) hostResolver { return parseResolvConf(resolvConfText(path)) }
-
+// resolvConfText is what stands in a file, "" for one that cannot be read.
 func resolvConfText(path string) []byte {
 	f, err := os.Open(path)
 	if err != nil {
@@ -47,6 +45,7 @@ func resolvConfText(path string) []byte {
 	return text
 }
 
+// parseResolvConf reads resolv.conf(5); what it does not know says nothing.
 func parseResolvConf(text []byte) hostResolver {
 	r := hostResolver{timeout: defaultTimeout, attempts: defaultAttempts}
 	for line := range bytes.Lines(text) {

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"path/filepath"
+	"strings"
 
 	"github.com/pelletier/go-toml/v2"
 
@@ -17,11 +19,15 @@ import (
 //
 //	subnet  = "10.1.0.0/16"      # of the pods; without it one that the host does not use
 //	subnet6 = "fd12:3456::/64"   # without it a unique local one, made once; "none" for no IPv6
+//	cluster-domain = "cluster.local"     # of pods' names
+//	resolv-conf    = "/etc/resolv.conf"  # names the resolvers for all other names
 type Settings struct {
-	Subnet  netip.Prefix
-	Subnet6 netip.Prefix
-	NoIPv6  bool
-	File    string // where they were read, "" for nowhere
+	Subnet        netip.Prefix
+	Subnet6       netip.Prefix
+	NoIPv6        bool
+	ClusterDomain string // "" is DefaultClusterDomain
+	ResolvConf    string // "" is /etc/resolv.conf
+	File          string // where they were read, "" for nowhere
 }
 
 // noIPv6 is the value of subnet6 that switches IPv6 off.
@@ -58,8 +64,10 @@ func ReadSettings(files ...string) (Settings, error) {
 
 func parseSettings(data []byte) (s Settings, err error) {
 	var text struct {
-		Subnet  string `toml:"subnet"`
-		Subnet6 string `toml:"subnet6"`
+		Subnet        string `toml:"subnet"`
+		Subnet6       string `toml:"subnet6"`
+		ClusterDomain string `toml:"cluster-domain"`
+		ResolvConf    string `toml:"resolv-conf"`
 	}
 	decoder := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields()
 	if err := decoder.Decode(&text); err != nil {
@@ -85,6 +93,12 @@ func parseSettings(data []byte) (s Settings, err error) {
 		if s.Subnet6, err = netip.ParsePrefix(text.Subnet6); err != nil {
 			return s, fmt.Errorf("subnet6 %q is not a subnet such as fd12:3456::/64, nor %q", text.Subnet6, noIPv6)
 		}
+	}
+	if s.ClusterDomain = strings.TrimSuffix(text.ClusterDomain, "."); !isDomain(s.ClusterDomain) {
+		return s, fmt.Errorf("cluster-domain %q is not a domain such as %s", text.ClusterDomain, DefaultClusterDomain)
+	}
+	if s.ResolvConf = text.ResolvConf; s.ResolvConf != "" && !filepath.IsAbs(s.ResolvConf) {
+		return s, fmt.Errorf("resolv-conf %q is not an absolute path", s.ResolvConf)
 	}
 	// What the subnets must be is said at once, not when the first pod starts.
 	check := s.Subnet
