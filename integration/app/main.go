@@ -27,6 +27,7 @@ var parts = map[string]func(args []string) error{
 	"get":         get,
 	"http":        serveHTTP,
 	"grpc-health": serveGRPC,
+	"lookup":      lookup,
 	"tcp":         serveTCP,
 	"peer":        servePeer,
 	"signals":     handleSignals,
