@@ -1,6 +1,7 @@
 package cni
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,6 +20,11 @@ import (
 )
 
 const bridgeName = "podrun0"
+
+// bridgeMAC is fixed. A bridge without an address of its own has the lowest of
+// its ports, another one when that pod goes, and the others would look for the
+// bridge where it was until their ARP entries are found wrong, for seconds.
+var bridgeMAC = net.HardwareAddr{0x5a, 0x94, 0xef, 0xe4, 0x0c, 0xdc}
 
 // handle opens a netlink socket in a network namespace. Close it.
 //
@@ -59,6 +65,11 @@ func (n *Network) openBridge() error {
 			return err
 		}
 	}
+	if !bytes.Equal(link.Attrs().HardwareAddr, bridgeMAC) {
+		if err := h.LinkSetHardwareAddr(link, bridgeMAC); err != nil {
+			return fmt.Errorf("give the bridge its hardware address: %w", err)
+		}
+	}
 	n.bridge = link.Attrs().Index
 	if !n.plan.subnet6.IsValid() {
 		return nil
@@ -82,7 +93,7 @@ func (n *Network) isBridge(h *netlink.Handle, link netlink.Link, ip *net.IPNet) 
 
 func (n *Network) makeBridge(h *netlink.Handle, ip *net.IPNet) (netlink.Link, error) {
 	snooping := false // no router here asks who listens to what
-	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridgeName, MTU: mtu}, MulticastSnooping: &snooping}
+	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridgeName, MTU: mtu, HardwareAddr: bridgeMAC}, MulticastSnooping: &snooping}
 	if err := h.LinkAdd(bridge); err != nil {
 		return nil, fmt.Errorf("add bridge: %w", err)
 	}

@@ -350,6 +350,45 @@ func TestDNS(t *testing.T) {
 	}
 }
 
+// The bridge's hardware address stays while ports come and go: pods that have
+// asked the node ask it again without a delay.
+func TestBridgeStaysWhereItIs(t *testing.T) {
+	n := openNetwork(t, stateDir(t), func(o *cni.Options) { o.Uplink = false })
+	var pods []cni.Pod
+	var server string
+	asks := func(p cni.Pod) error {
+		return in(t, p.NetNS, func() error {
+			client := dns.Client{Timeout: time.Second}
+			_, _, err := client.Exchange(new(dns.Msg).SetQuestion("localhost.", dns.TypeA), server)
+			return err
+		})
+	}
+	for i := range 8 {
+		p := cni.Pod{ID: fmt.Sprint(i), NetNS: podNetNS(t)}
+		r, err := n.Add(t.Context(), p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		server = net.JoinHostPort(r.DNS.Servers[0], "53")
+		pods = append(pods, p)
+		// A port of the bridge forwards a moment after it was made.
+		for err = asks(p); err != nil; err = asks(p) {
+			t.Log(err)
+		}
+	}
+	for len(pods) > 1 {
+		if err := n.Del(t.Context(), pods[0]); err != nil {
+			t.Fatal(err)
+		}
+		pods = pods[1:]
+		for _, p := range pods {
+			if err := asks(p); err != nil {
+				t.Errorf("pod %s after another has gone: %v", p.ID, err)
+			}
+		}
+	}
+}
+
 func TestAddresses(t *testing.T) {
 	dir := stateDir(t)
 	n := openNetwork(t, dir, nil)
