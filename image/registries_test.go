@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
 func parseConf(t *testing.T, text string) *Registries {
@@ -283,4 +285,33 @@ func TestLocalShortNames(t *testing.T) {
 	if got := fmt.Sprint(parseConf(t, "").localNames(mustRef(t, "app"))); got != "[docker.io/library/app:latest]" {
 		t.Errorf("without a file: %s", got)
 	}
+}
+
+// Whatever a registry sends as a manifest, it is read or refused.
+func FuzzDocument(f *testing.F) {
+	digest := "sha256:" + strings.Repeat("0", 64)
+	for _, s := range []string{
+		``, `{}`, `[]`, `null`, `{"schemaVersion":1,"fsLayers":[]}`,
+		`{"schemaVersion":2,"manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"` + digest + `","size":2,"platform":{"os":"linux","architecture":"amd64"}}]}`,
+		`{"schemaVersion":2,"config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"` + digest + `","size":2},"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"` + digest + `","size":1}]}`,
+		`{"schemaVersion":2,"config":{"digest":"sha256:12"},"layers":[{}]}`,
+	} {
+		f.Add("application/vnd.oci.image.manifest.v1+json", []byte(s))
+		f.Add("application/vnd.oci.image.index.v1+json", []byte(s))
+		f.Add("", []byte(s))
+	}
+	f.Fuzz(func(t *testing.T, contentType string, data []byte) {
+		d := &document{digest: Digest(digest), data: data}
+		if err := d.parse(types.MediaType(contentType)); err != nil {
+			return
+		}
+		if (d.index == nil) == (d.manifest == nil) {
+			t.Fatalf("%q is both or neither", data)
+		}
+		if d.index != nil {
+			_, _ = choose(d.index, thisPlatform())
+			return
+		}
+		_ = checkImage(d.manifest, PullLimits{}.orDefault())
+	})
 }
