@@ -245,7 +245,10 @@ func (n *Network) podHandle(fd uintptr) (h *netlink.Handle, err error) {
 			// No router but the one we say; the link-local address is at hand at
 			// once, for it follows from the interface's own, random one.
 			for _, knob := range []string{"accept_ra", "accept_dad"} {
-				if err := os.WriteFile("/proc/sys/net/ipv6/conf/default/"+knob, []byte("0"), 0); err != nil {
+				err := os.WriteFile("/proc/sys/net/ipv6/conf/default/"+knob, []byte("0"), 0)
+				// Read-only in some containers: then the link-local address waits
+				// for a second, and no other router is on the bridge anyway.
+				if err != nil && !errors.Is(err, unix.EROFS) {
 					return fmt.Errorf("no router advertisements: %w", err)
 				}
 			}

@@ -113,7 +113,7 @@ func (n *Network) openNames() {
 // hostAddrs is where pods reach the host's loopback: by IPv4, for most of what
 // listens there does so on 127.0.0.1.
 func (n *Network) hostAddrs() []netip.Addr {
-	if n.uplink == nil {
+	if n.uplink == nil || n.o.Settings.NoHost {
 		return nil
 	}
 	return []netip.Addr{n.plan.host}

@@ -7,13 +7,14 @@
 // containers, and it executes no program but foreign CNI plugins.
 //
 //	pod A  eth0 --veth--+
-//	                    podrun0 (bridge) --- tap0 --- gateway (user-mode stack
-//	pod B  eth0 --veth--+                             in this process) --- host
+//	                    podrun0 (bridge, gateway) -- uplink (TUN) -- node -- host
+//	pod B  eth0 --veth--+
 //	       [ the pod network: a network namespace of its own ]
 //
 // The pod network is pinned below the state directory and outlives this
-// process; so do bridge, veths and addresses. The TAP device and the gateway
-// behind it end with the process and are made again by the next.
+// process; so do bridge, veths and addresses. The TUN device ends with the
+// process and is made again by the next, and so are the pods' connections
+// through it.
 //
 // Invariants: an address belongs to at most one pod; a failed Add leaves
 // nothing; Del works from what is on disk alone, may be repeated, and does not

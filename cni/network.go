@@ -424,7 +424,7 @@ func (n *Network) result(name string, answer types.Result, builtin bool) (*Resul
 	n.resultDNS(out, builtin)
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.uplink != nil && builtin {
+	if n.uplink != nil && builtin && !n.o.Settings.NoHost {
 		out.HostIP, out.HostIP6 = n.plan.host, n.plan.host6
 	}
 	return out, nil

@@ -26,6 +26,13 @@ const mtu = 65520
 // defaultSubnets are tried in order.
 var defaultSubnets = []string{"10.88.0.0/16", "10.98.0.0/16", "10.208.0.0/16", "172.29.0.0/16", "192.168.216.0/22"}
 
+// hostAddress is what pods know the host by: link-local, as podman has it, and
+// of IPv6 a unique local address (RFC 4193). Nobody else should have them.
+var (
+	hostAddress  = [4]byte{169, 254, 1, 2}
+	hostAddress6 = [16]byte{0xfd, 0xb7, 0x70, 0x6f, 0x64, 0x72, 0x75, 0x6e, 15: 2}
+)
+
 // plan says which addresses of the subnets are for what. IPv6 addresses have
 // the same place in their subnet as IPv4 ones in theirs, so that one
 // reservation gives a pod both.
@@ -33,7 +40,7 @@ type plan struct {
 	subnet      netip.Prefix
 	gateway     netip.Addr // the first: the user-mode stack
 	first, last netip.Addr // given to pods
-	host        netip.Addr // stands for the host's loopback
+	host        netip.Addr // stands for the host's loopback; no pod's neighbour, so the gateway gets it
 	bridge      netip.Addr // the node's own, to dial pods from
 
 	subnet6                  netip.Prefix // zero: there is no IPv6, nor any of these
@@ -55,7 +62,7 @@ func newPlan(subnet, subnet6 netip.Prefix) (plan, error) {
 	base := number(subnet.Addr())
 	at := func(n uint32) netip.Addr { return address(base + n) }
 	size := uint32(1) << (32 - subnet.Bits())
-	p := plan{subnet: subnet, gateway: at(1), first: at(2), last: at(size - 4), host: at(size - 3), bridge: at(size - 2)}
+	p := plan{subnet: subnet, gateway: at(1), first: at(2), last: at(size - 4), host: netip.AddrFrom4(hostAddress), bridge: at(size - 2)}
 	if !subnet6.IsValid() {
 		return p, nil
 	}
@@ -63,7 +70,7 @@ func newPlan(subnet, subnet6 netip.Prefix) (plan, error) {
 		return plan{}, fmt.Errorf("subnet6 %s: an IPv6 subnet of /%d is needed", subnet6, bits6)
 	}
 	p.subnet6 = subnet6.Masked()
-	p.gateway6, p.host6, p.bridge6 = p.sixth(p.gateway), p.sixth(p.host), p.sixth(p.bridge)
+	p.gateway6, p.host6, p.bridge6 = p.sixth(p.gateway), netip.AddrFrom16(hostAddress6), p.sixth(p.bridge)
 	return p, nil
 }
 

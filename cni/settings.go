@@ -21,10 +21,14 @@ import (
 //	subnet6 = "fd12:3456::/64"   # without it a unique local one, made once; "none" for no IPv6
 //	cluster-domain = "cluster.local"     # of pods' names
 //	resolv-conf    = "/etc/resolv.conf"  # names the resolvers for all other names
+//	host-loopback  = false               # host.podrun.internal is not there
+//	user-mode-tcp  = true                # of gVisor in the node, in place of the kernel's
 type Settings struct {
 	Subnet        netip.Prefix
 	Subnet6       netip.Prefix
 	NoIPv6        bool
+	NoHost        bool   // pods do not reach the host's loopback
+	UserTCP       bool   // pods' TCP to the outside is not the kernel's even if it could be
 	ClusterDomain string // "" is DefaultClusterDomain
 	ResolvConf    string // "" is /etc/resolv.conf
 	File          string // where they were read, "" for nowhere
@@ -68,6 +72,8 @@ func parseSettings(data []byte) (s Settings, err error) {
 		Subnet6       string `toml:"subnet6"`
 		ClusterDomain string `toml:"cluster-domain"`
 		ResolvConf    string `toml:"resolv-conf"`
+		Host          *bool  `toml:"host-loopback"`
+		UserTCP       bool   `toml:"user-mode-tcp"`
 	}
 	decoder := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields()
 	if err := decoder.Decode(&text); err != nil {
@@ -88,6 +94,8 @@ func parseSettings(data []byte) (s Settings, err error) {
 			return s, fmt.Errorf("subnet %q is not a subnet such as 10.1.0.0/16", text.Subnet)
 		}
 	}
+	s.UserTCP = text.UserTCP
+	s.NoHost = text.Host != nil && !*text.Host
 	s.NoIPv6 = text.Subnet6 == noIPv6
 	if text.Subnet6 != "" && !s.NoIPv6 {
 		if s.Subnet6, err = netip.ParsePrefix(text.Subnet6); err != nil {

@@ -4,206 +4,230 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"os"
 	"sync"
 
 	"github.com/containernetworking/plugins/pkg/ns"
-	"github.com/containers/gvisor-tap-vsock/pkg/services/forwarder"
 	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/tcpip"
-	"gvisor.dev/gvisor/pkg/tcpip/header"
-	"gvisor.dev/gvisor/pkg/tcpip/link/fdbased"
-	"gvisor.dev/gvisor/pkg/tcpip/link/nested"
-	"gvisor.dev/gvisor/pkg/tcpip/network/arp"
-	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
-	"gvisor.dev/gvisor/pkg/tcpip/stack"
-	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
-	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
-	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 )
 
 const (
-	tapName = "tap0"
-	nicID   = 1
+	tunName = "uplink"
+	// tunQueue is how many packets may wait for this process.
+	tunQueue = 4096
 )
 
-// gatewayMAC is fixed: pods that outlive this process keep it in their ARP
-// tables. Its second-lowest bit marks it as locally administered.
-var gatewayMAC = tcpip.LinkAddress("\x5a\x94\xef\xe4\x0c\xdd")
-
-// uplink is the pods' gateway: a user-mode TCP/IP stack behind a TAP device on
-// the bridge. What pods send to the outside ends here and goes on as this
-// process's own connections in the host's network namespace; nothing is
-// masqueraded and no packet filter is touched.
+// uplink is the pods' way out. Their gateway is the bridge, that is the kernel
+// in the pod network; what it would send on comes to this process through a TUN
+// device and goes on as connections of this process in the host's network
+// namespace. Nothing is masqueraded, no packet filter of the host is touched.
+//
+//	TCP   a SYN is held until its destination has answered (connector); then
+//	      the kernel's TCP speaks with the pod (diversion), or gVisor's where
+//	      the kernel cannot (userStack)
+//	UDP   each conversation has a socket of its own (conversations)
+//	ICMP  echo requests likewise; errors of the outside are passed on
 type uplink struct {
-	stack  *stack.Stack
-	tap    *os.File
+	tun    *os.File
 	cancel context.CancelFunc
+	log    *slog.Logger
+	done   sync.WaitGroup
+
+	tcp       *connector
+	diversion *diversion // or
+	user      *userStack
+	datagrams *conversations
 }
 
+// openUplink joins the pod network to the host's. What it has to do without
+// goes to problems.
 func (n *Network) openUplink() (_ *uplink, err error) {
-	tap, err := n.openTAP()
-	if err != nil {
-		return nil, err
-	}
+	ctx, cancel := context.WithCancel(context.Background())
+	u := &uplink{log: n.log, cancel: cancel}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, tap.Close())
+			u.close()
 		}
 	}()
-	link, err := fdbased.New(&fdbased.Options{
-		FDs: []int{int(tap.Fd())}, MTU: mtu, EthernetHeader: true, Address: gatewayMAC,
-		PacketDispatchMode: fdbased.Readv,
-		// The bridge never leaves this machine's memory.
-		RXChecksumOffload: true,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("gateway: %w", err)
-	}
-	s := stack.New(stack.Options{
-		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, arp.NewProtocol},
-		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4},
-	})
-	u := &uplink{stack: s, tap: tap}
-	gateway, host := tcpip.AddrFrom4(n.plan.gateway.As4()), tcpip.AddrFrom4(n.plan.host.As4())
-	if err := u.configure(newGuard(link, gateway, host), gateway, n.plan.subnet); err != nil {
+	var index int
+	if u.tun, index, err = n.openTUN(); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	u.cancel = cancel
-
-	f := &tcpForwarder{ctx: ctx, gateway: gateway, host: host, log: n.log}
-	s.SetTransportProtocolHandler(tcp.ProtocolNumber, tcp.NewForwarder(s, 0, maxConnecting, f.handle).HandlePacket)
-	nat := map[tcpip.Address]tcpip.Address{host: tcpip.AddrFrom4([4]byte{127, 0, 0, 1})}
-	s.SetTransportProtocolHandler(udp.ProtocolNumber, forwarder.UDP(s, nat, new(sync.Mutex), true).HandlePacket)
+	if err := n.openGateway(index); err != nil {
+		return nil, err
+	}
+	rule := n.reach()
+	u.datagrams = newConversations(ctx, n.log, rule, u.send)
+	u.tcp = newConnector(ctx, n.log, rule, u.send)
+	if !n.o.Settings.UserTCP {
+		if u.diversion, err = n.openDiversion(index); err != nil {
+			n.log.Warn("no kernel TCP to the outside", "err", err)
+			n.problems = append(n.problems, Problem{
+				Summary: "pods' TCP to the outside is slower than it could be (" + err.Error() + ")",
+				Mend:    "as root: modprobe -a nft_tproxy nft_socket",
+			})
+		}
+	}
+	if u.diversion != nil {
+		u.tcp.release = u.write
+		u.diversion.serve(u.tcp)
+	} else {
+		n.closeDiversion()
+		if u.user, err = openUserStack(u); err != nil {
+			return nil, err
+		}
+		u.tcp.release = u.user.take
+	}
+	if p, ok := pingProblem(); ok {
+		n.problems = append(n.problems, p)
+	}
+	u.done.Go(u.read)
 	return u, nil
 }
 
-// configure gives the stack its one interface. It takes packets to any
-// address, for all of them are to be forwarded, and answers from any.
-func (u *uplink) configure(link stack.LinkEndpoint, gateway tcpip.Address, subnet netip.Prefix) error {
-	fail := func(what string, err tcpip.Error) error { return fmt.Errorf("gateway: %s: %s", what, err) }
-	if err := u.stack.CreateNIC(nicID, link); err != nil {
-		return fail("create interface", err)
+// reach says what pods reach: what the host reaches, and its loopback by names
+// of its own.
+func (n *Network) reach() rules {
+	r := rules{hosts: map[netip.Addr]netip.Addr{}}
+	loopback, loopback6 := netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()
+	if n.o.Settings.NoHost {
+		loopback, loopback6 = netip.Addr{}, netip.Addr{}
 	}
-	if err := u.stack.AddProtocolAddress(nicID, tcpip.ProtocolAddress{
-		Protocol:          ipv4.ProtocolNumber,
-		AddressWithPrefix: tcpip.AddressWithPrefix{Address: gateway, PrefixLen: subnet.Bits()},
-	}, stack.AddressProperties{}); err != nil {
-		return fail("add address", err)
+	r.hosts[n.plan.host] = loopback
+	if n.plan.host6.IsValid() {
+		r.hosts[n.plan.host6] = loopback6
 	}
-	if err := u.stack.SetSpoofing(nicID, true); err != nil {
-		return fail("set spoofing", err)
+	return r
+}
+
+// read takes what pods send until the TUN device is closed.
+func (u *uplink) read() {
+	buf := make([]byte, vnetHeader+maxPacket)
+	for {
+		k, err := u.tun.Read(buf)
+		if err != nil {
+			if !errors.Is(err, os.ErrClosed) {
+				u.log.Error("the pods' way out ends", "err", err)
+			}
+			return
+		}
+		p, ok := parsePacket(buf[:k])
+		if !ok {
+			continue
+		}
+		switch {
+		case p.protocol == unix.IPPROTO_TCP && len(p.transport) >= tcpHeader:
+			switch {
+			case p.transport[13]&(tcpSYN|tcpACK) == tcpSYN:
+				u.tcp.syn(p)
+			case u.user != nil:
+				_ = u.user.take(p.raw)
+			default:
+				u.stray(p)
+			}
+		default:
+			u.datagrams.packet(p)
+		}
 	}
-	if err := u.stack.SetPromiscuousMode(nicID, true); err != nil {
-		return fail("set promiscuous mode", err)
+}
+
+// stray answers a segment of a connection that is not: its socket went with an
+// earlier process. The pod is not to wait for its own timeout.
+func (u *uplink) stray(p packet) {
+	if p.transport[13]&(tcpRST|tcpACK) == tcpACK {
+		u.send(resetStray(p))
 	}
-	all, err := tcpip.NewSubnet(tcpip.AddrFrom4([4]byte{}), tcpip.MaskFromBytes(make([]byte, 4)))
-	if err != nil {
-		return err
+}
+
+// send gives a packet to the pod network. One that is lost is lost.
+func (u *uplink) send(packet []byte) {
+	if err := u.write(packet); err != nil {
+		u.log.Debug("to a pod", "err", err)
 	}
-	u.stack.SetRouteTable([]tcpip.Route{{Destination: all, NIC: nicID}})
-	sack := tcpip.TCPSACKEnabled(true)
-	if err := u.stack.SetTransportProtocolOption(tcp.ProtocolNumber, &sack); err != nil {
-		return fail("enable SACK", err)
-	}
-	return nil
+}
+
+func (u *uplink) write(packet []byte) error {
+	_, err := u.tun.Write(packet)
+	return err
 }
 
 // close ends the gateway and all connections through it.
 func (u *uplink) close() {
 	u.cancel()
-	u.stack.Destroy()
-	_ = u.tap.Close()
-}
-
-// guard is the link with what must not reach the stack taken out: it would
-// answer for every address, the pods' own included.
-type guard struct {
-	nested.Endpoint
-	child         stack.LinkEndpoint
-	gateway, host tcpip.Address
-}
-
-func newGuard(child stack.LinkEndpoint, gateway, host tcpip.Address) *guard {
-	g := &guard{child: child, gateway: gateway, host: host}
-	g.Init(child, g)
-	return g
-}
-
-// DeliverNetworkPacket lets ARP requests through that ask for the gateway or
-// the host, and pings of them; all TCP and UDP.
-func (g *guard) DeliverNetworkPacket(protocol tcpip.NetworkProtocolNumber, pkt *stack.PacketBuffer) {
-	switch protocol {
-	case header.ARPProtocolNumber:
-		h, ok := pkt.Data().PullUp(header.ARPSize)
-		if !ok {
-			return
-		}
-		target := tcpip.AddrFrom4Slice(header.ARP(h).ProtocolAddressTarget())
-		if header.ARP(h).Op() == header.ARPRequest && target != g.gateway && target != g.host {
-			return
-		}
-	case header.IPv4ProtocolNumber:
-		h, ok := pkt.Data().PullUp(header.IPv4MinimumSize)
-		if !ok {
-			return
-		}
-		ip := header.IPv4(h)
-		if ip.TransportProtocol() == header.ICMPv4ProtocolNumber && ip.DestinationAddress() != g.gateway && ip.DestinationAddress() != g.host {
-			return // a ping of the outside gets no answer rather than a false one
-		}
+	if u.diversion != nil {
+		u.diversion.close()
 	}
-	g.Endpoint.DeliverNetworkPacket(protocol, pkt)
+	if u.tun != nil {
+		_ = u.tun.Close()
+	}
+	if u.user != nil {
+		u.user.close()
+	}
+	u.done.Wait()
+	if u.tcp != nil {
+		u.tcp.close()
+	}
+	if u.datagrams != nil {
+		u.datagrams.close()
+	}
 }
 
-// openTAP makes the TAP device in the pod network, on the bridge.
-func (n *Network) openTAP() (*os.File, error) {
-	var tap *os.File
-	err := n.pods.Do(func(ns.NetNS) error {
+// openTUN makes the TUN device in the pod network and returns its index there.
+// It goes when the file is closed, and the routes to it with it.
+func (n *Network) openTUN() (tun *os.File, index int, err error) {
+	err = n.pods.Do(func(ns.NetNS) error {
 		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 		if err != nil {
 			return &os.PathError{Op: "open", Path: "/dev/net/tun", Err: err}
 		}
-		tap = os.NewFile(uintptr(fd), "/dev/net/tun")
-		request, err := unix.NewIfreq(tapName)
-		if err != nil {
-			return err
+		if err := configureTUN(fd); err != nil {
+			return errors.Join(err, unix.Close(fd))
 		}
-		request.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI)
-		if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, request); err != nil {
-			return &os.PathError{Op: "TUNSETIFF", Path: "/dev/net/tun", Err: err}
-		}
+		// Not before: an unconfigured one cannot be waited for.
+		tun = os.NewFile(uintptr(fd), "/dev/net/tun")
 		return nil
 	})
-	if err == nil {
-		err = n.enslaveTAP()
+	if err != nil {
+		return nil, 0, err
 	}
-	if err != nil && tap != nil {
-		err = errors.Join(err, tap.Close())
+	h, err := handle(n.pods.Fd())
+	if err != nil {
+		return nil, 0, errors.Join(err, tun.Close())
 	}
-	return tap, err
+	defer h.Close()
+	link, err := h.LinkByName(tunName)
+	if err != nil {
+		return nil, 0, errors.Join(fmt.Errorf("find TUN device: %w", err), tun.Close())
+	}
+	for _, step := range []struct {
+		what string
+		do   func() error
+	}{
+		{"MTU", func() error { return h.LinkSetMTU(link, maxPacket) }},
+		{"queue", func() error { return h.LinkSetTxQLen(link, tunQueue) }},
+		{"up", func() error { return h.LinkSetUp(link) }},
+	} {
+		if err := step.do(); err != nil {
+			return nil, 0, errors.Join(fmt.Errorf("set the TUN device's %s: %w", step.what, err), tun.Close())
+		}
+	}
+	return tun, link.Attrs().Index, nil
 }
 
-func (n *Network) enslaveTAP() error {
-	h, err := handle(n.pods.Fd())
+func configureTUN(fd int) error {
+	request, err := unix.NewIfreq(tunName)
 	if err != nil {
 		return err
 	}
-	defer h.Close()
-	link, err := h.LinkByName(tapName)
-	if err != nil {
-		return fmt.Errorf("find TAP: %w", err)
+	request.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, request); err != nil {
+		return &os.PathError{Op: "TUNSETIFF", Path: "/dev/net/tun", Err: err}
 	}
-	if err := h.LinkSetMTU(link, mtu); err != nil {
-		return fmt.Errorf("set the TAP's MTU: %w", err)
-	}
-	if err := h.LinkSetMasterByIndex(link, n.bridge); err != nil {
-		return fmt.Errorf("put the TAP on the bridge: %w", err)
-	}
-	if err := h.LinkSetUp(link); err != nil {
-		return fmt.Errorf("set the TAP up: %w", err)
+	// Checksums of what never leaves this machine's memory are not made.
+	if err := unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, unix.TUN_F_CSUM); err != nil {
+		return &os.PathError{Op: "TUNSETOFFLOAD", Path: "/dev/net/tun", Err: err}
 	}
 	return nil
 }

@@ -103,7 +103,7 @@ func (e *env) descriptors(node int) []string {
 }
 
 // ownLinks are the links of a pod network without pods.
-var ownLinks = regexp.MustCompile(`^(lo|podrun0|tap0)$`)
+var ownLinks = regexp.MustCompile(`^(lo|podrun0|uplink)$`)
 
 // links are the names of other links, such as a veth's end.
 func (e *env) links(node int) []string {

@@ -116,6 +116,9 @@ func (s *Supervisor) nodename(p *corev1.Pod) (string, error) {
 	return full, nil
 }
 
+// hostNames are what pods call the host: our name, docker's and podman's.
+const hostNames = "host.podrun.internal host.docker.internal host.containers.internal"
+
 // hostsFile is /etc/hosts as the kubelet writes it.
 func hostsFile(p *corev1.Pod, network cni.Result, domain string) string {
 	var b strings.Builder
@@ -134,7 +137,7 @@ func hostsFile(p *corev1.Pod, network cni.Result, domain string) string {
 		}
 	}
 	if network.HostIP.IsValid() {
-		fmt.Fprintf(&b, "%s\thost.podrun.internal\n", network.HostIP)
+		fmt.Fprintf(&b, "%s\t%s\n", network.HostIP, hostNames)
 	}
 	writeAliases(&b, p.Spec.HostAliases)
 	return b.String()

@@ -26,7 +26,7 @@ func TestHostsFile(t *testing.T) {
 	p.Spec.HostAliases = []corev1.HostAlias{{IP: "10.1.2.3", Hostnames: []string{"foo.remote", "bar.remote"}}}
 	got := hostsFile(p, network, cni.DefaultClusterDomain)
 	for _, want := range []string{
-		"127.0.0.1\tlocalhost\n", "10.88.0.2\tweb\n", "10.88.255.253\thost.podrun.internal\n", "# Entries added by HostAliases.\n10.1.2.3\tfoo.remote\tbar.remote\n",
+		"127.0.0.1\tlocalhost\n", "10.88.0.2\tweb\n", "10.88.255.253\thost.podrun.internal host.docker.internal host.containers.internal\n", "# Entries added by HostAliases.\n10.1.2.3\tfoo.remote\tbar.remote\n",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in\n%s", want, got)

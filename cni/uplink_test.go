@@ -1,0 +1,714 @@
+package cni_test
+
+import (
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"get.podrun.dev/podrun/cni"
+)
+
+// uplinkPod is a network with one pod on it.
+type uplinkPod struct {
+	*cni.Result
+	netns string
+}
+
+func newUplinkPod(t *testing.T, change func(*cni.Options)) uplinkPod {
+	t.Helper()
+	n := openNetwork(t, stateDir(t), change)
+	p := cni.Pod{ID: "a", NetNS: podNetNS(t)}
+	r, err := n.Add(t.Context(), p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	waitForwarding(t, p.NetNS, r.Gateway)
+	return uplinkPod{r, p.NetNS}
+}
+
+// waitForwarding waits until the bridge passes on what the pod sends, which is
+// a moment after it was joined.
+func waitForwarding(t *testing.T, netns string, gateway netip.Addr) {
+	t.Helper()
+	for range 1000 {
+		// A closed port answers; a lost SYN would be sent again a second later.
+		err := in(t, netns, func() error {
+			c, err := net.DialTimeout("tcp4", at(gateway, 1), 20*time.Millisecond)
+			if err == nil {
+				_ = c.Close()
+			}
+			return err
+		})
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			return
+		}
+	}
+	t.Fatal("the gateway does not answer")
+}
+
+// both runs a test with the kernel's TCP and with the fallback.
+func both(t *testing.T, test func(t *testing.T, p uplinkPod)) {
+	for _, user := range []bool{false, true} {
+		name := "kernel"
+		if user {
+			name = "user mode"
+		}
+		t.Run(name, func(t *testing.T) {
+			test(t, newUplinkPod(t, func(o *cni.Options) { o.Settings.UserTCP = user }))
+		})
+	}
+}
+
+// hostRoute adds a route of a kind to what stands for the host, for the time of
+// the test.
+func hostRoute(t *testing.T, to string, kind, link int) {
+	t.Helper()
+	_, subnet, err := net.ParseCIDR(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	route := &netlink.Route{Dst: subnet, Type: kind, LinkIndex: link}
+	if kind == unix.RTN_LOCAL {
+		route.Scope, route.Table = unix.RT_SCOPE_HOST, unix.RT_TABLE_LOCAL
+	}
+	if err := netlink.RouteAdd(route); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = netlink.RouteDel(route) })
+}
+
+// blackHole makes a subnet of the outside where nobody answers.
+func blackHole(t *testing.T, subnet string) {
+	t.Helper()
+	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Close(fd) })
+	request, err := unix.NewIfreq("hole")
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
+	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, request); err != nil {
+		t.Fatal(err)
+	}
+	link, err := netlink.LinkByName("hole")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := netlink.AddrAdd(link, &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(203, 0, 113, 1), Mask: net.CIDRMask(32, 32)}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := netlink.LinkSetUp(link); err != nil {
+		t.Fatal(err)
+	}
+	hostRoute(t, subnet, unix.RTN_UNICAST, link.Attrs().Index)
+}
+
+func dial(t *testing.T, netns, network, address string, timeout time.Duration) (conn net.Conn, err error) {
+	t.Helper()
+	err = in(t, netns, func() error {
+		conn, err = net.DialTimeout(network, address, timeout)
+		return err
+	})
+	return conn, err
+}
+
+// wantSoftErrors makes a UDP socket tell what may pass by, too.
+func wantSoftErrors(t *testing.T, c net.Conn) {
+	t.Helper()
+	udp, ok := c.(*net.UDPConn)
+	if !ok {
+		return
+	}
+	raw, err := udp.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = raw.Control(func(fd uintptr) {
+		if udp.RemoteAddr().(*net.UDPAddr).IP.To4() != nil {
+			err = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_RECVERR, 1)
+		} else {
+			err = unix.SetsockoptInt(int(fd), unix.SOL_IPV6, unix.IPV6_RECVERR, 1)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestConnectErrors: what the host's kernel says of a destination is what the
+// pod's says.
+func TestConnectErrors(t *testing.T) {
+	hostRoute(t, "198.51.100.0/25", unix.RTN_UNREACHABLE, 0)
+	hostRoute(t, "198.51.100.128/25", unix.RTN_PROHIBIT, 0)
+	hostRoute(t, "2001:db8:1::/64", unix.RTN_UNREACHABLE, 0)
+	blackHole(t, "203.0.113.128/25")
+	both(t, func(t *testing.T, p uplinkPod) {
+		for _, c := range []struct {
+			name, address string
+			want          error
+		}{
+			{"refused", at(p.HostIP, 1), syscall.ECONNREFUSED},
+			{"refused, IPv6", at(p.HostIP6, 1), syscall.ECONNREFUSED},
+			{"no route", "192.0.2.1:80", syscall.ENETUNREACH},
+			{"no route, IPv6", "[2001:db8:2::1]:80", syscall.ENETUNREACH},
+			{"unreachable", "198.51.100.1:80", syscall.EHOSTUNREACH},
+			{"unreachable, IPv6", "[2001:db8:1::1]:80", syscall.EHOSTUNREACH},
+			{"prohibited", "198.51.100.129:80", syscall.EHOSTUNREACH},
+			{"silent", "203.0.113.129:80", os.ErrDeadlineExceeded},
+		} {
+			for _, network := range []string{"tcp", "udp"} {
+				if network == "udp" && errors.Is(c.want, os.ErrDeadlineExceeded) {
+					continue
+				}
+				t.Run(c.name+" "+network, func(t *testing.T) {
+					began := time.Now()
+					conn, err := dial(t, p.netns, network, c.address, 700*time.Millisecond)
+					if err == nil {
+						defer func() { _ = conn.Close() }()
+						wantSoftErrors(t, conn)
+						_ = conn.SetDeadline(time.Now().Add(2 * time.Second))
+						if _, err = conn.Write([]byte("x")); err == nil {
+							_, err = conn.Read(make([]byte, 1))
+						}
+					}
+					var timeout net.Error
+					if c.want == os.ErrDeadlineExceeded {
+						if !errors.As(err, &timeout) || !timeout.Timeout() {
+							t.Errorf("got %v, want a timeout", err)
+						}
+						return
+					}
+					if !errors.Is(err, c.want) {
+						t.Errorf("got %v, want %v", err, c.want)
+					}
+					if took := time.Since(began); took > time.Second/2 {
+						t.Errorf("the error took %s", took)
+					}
+				})
+			}
+		}
+	})
+}
+
+// TestDeadDestination: connections to where nobody answers hold up no other.
+func TestDeadDestination(t *testing.T) {
+	blackHole(t, "203.0.113.128/25")
+	server := serve(t, "", "127.0.0.1:0", "from the host")
+	port := server.(*net.TCPAddr).Port
+	both(t, func(t *testing.T, p uplinkPod) {
+		const waiting = 2000
+		var fds []int
+		defer func() {
+			for _, fd := range fds {
+				_ = unix.Close(fd)
+			}
+		}()
+		err := in(t, p.netns, func() error {
+			for i := range waiting {
+				fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+				if err != nil {
+					return err
+				}
+				fds = append(fds, fd)
+				to := &unix.SockaddrInet4{Port: 1 + i, Addr: [4]byte{203, 0, 113, byte(129 + i%100)}}
+				if err := unix.Connect(fd, to); err != unix.EINPROGRESS {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil || len(fds) != waiting {
+			t.Fatalf("%d connections, %v", len(fds), err)
+		}
+		var took []time.Duration
+		for range 9 {
+			began := time.Now()
+			got, err := ask(t, p.netns, at(p.HostIP, port))
+			if err != nil || got != "from the host" {
+				t.Fatalf("got %q, %v", got, err)
+			}
+			took = append(took, time.Since(began))
+		}
+		if slices.Sort(took); took[4] > 500*time.Millisecond { // a SYN that is lost costs a second
+			t.Errorf("connections beside %d that wait took %s", waiting, took)
+		}
+		for _, fd := range fds {
+			if e, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR); err != nil || e != 0 {
+				t.Fatalf("one that waits was told %v, %v", syscall.Errno(e), err)
+			}
+		}
+	})
+}
+
+// TestStreams: halves, resets and IPv6.
+func TestStreams(t *testing.T) {
+	both(t, func(t *testing.T, p uplinkPod) {
+		l, err := net.Listen("tcp", "[::1]:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = l.Close() }()
+		accepted := make(chan *net.TCPConn, 1)
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				accepted <- c.(*net.TCPConn)
+			}
+		}()
+		port := l.Addr().(*net.TCPAddr).Port
+		pair := func(t *testing.T, host netip.Addr) (pod, outside *net.TCPConn) {
+			c, err := dial(t, p.netns, "tcp", at(host, port), 5*time.Second)
+			if err != nil {
+				t.Fatal(err)
+			}
+			pod, outside = c.(*net.TCPConn), <-accepted
+			t.Cleanup(func() { _ = pod.Close(); _ = outside.Close() })
+			for _, c := range []*net.TCPConn{pod, outside} {
+				_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+			}
+			return pod, outside
+		}
+		for _, host := range []netip.Addr{p.HostIP6, p.HostIP} { // of one that listens on ::1 only
+			t.Run("half-close "+host.String(), func(t *testing.T) {
+				pod, outside := pair(t, host)
+				for _, ends := range [][2]*net.TCPConn{{pod, outside}, {outside, pod}} {
+					text := strings.Repeat("0123456789", 100_000)
+					go func() {
+						_, _ = io.WriteString(ends[0], text)
+						_ = ends[0].CloseWrite()
+					}()
+					if got, err := io.ReadAll(ends[1]); err != nil || string(got) != text {
+						t.Errorf("%d bytes, %v", len(got), err)
+					}
+				}
+			})
+		}
+		t.Run("reset", func(t *testing.T) {
+			for _, name := range []string{"pod", "outside"} {
+				pod, outside := pair(t, p.HostIP)
+				from, to := pod, outside
+				if name == "outside" {
+					from, to = outside, pod
+				}
+				if _, err := from.Write([]byte("x")); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := to.Read(make([]byte, 1)); err != nil {
+					t.Fatal(err)
+				}
+				_ = from.SetLinger(0)
+				_ = from.Close()
+				if _, err := to.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+					t.Errorf("a reset of %s arrives as %v", name, err)
+				}
+			}
+		})
+	})
+}
+
+// echoServer answers datagrams on the host's loopback, each with the port that
+// it came from and itself.
+func echoServer(t *testing.T) *net.UDPConn {
+	t.Helper()
+	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	go func() {
+		buf := make([]byte, 65536)
+		for {
+			k, from, err := c.ReadFromUDP(buf[2:])
+			if err != nil {
+				return
+			}
+			binary.BigEndian.PutUint16(buf, uint16(from.Port))
+			_, _ = c.WriteToUDP(buf[:min(k+2, 65507)], from)
+		}
+	}()
+	return c
+}
+
+func exchange(c net.Conn, text []byte) (port uint16, answer []byte, err error) {
+	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+	if _, err := c.Write(text); err != nil {
+		return 0, nil, err
+	}
+	buf := make([]byte, 65536)
+	k, err := c.Read(buf)
+	if err != nil || k < 2 {
+		return 0, nil, err
+	}
+	return binary.BigEndian.Uint16(buf), buf[2:k], nil
+}
+
+func TestDatagrams(t *testing.T) {
+	p := newUplinkPod(t, nil)
+	server := echoServer(t)
+	address := at(p.HostIP, server.LocalAddr().(*net.UDPAddr).Port)
+	open := func() net.Conn {
+		c, err := dial(t, p.netns, "udp4", address, time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		return c
+	}
+	c := open()
+	first, _, err := exchange(c, []byte("hello"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, size := range []int{0, 1, 1400, 9000, 65492 - 2, 65507 - 2} {
+		text := []byte(strings.Repeat("x", size))
+		port, answer, err := exchange(c, text)
+		if err != nil || string(answer) != string(text) {
+			t.Fatalf("a datagram of %d bytes comes back with %d, %v", size, len(answer), err)
+		}
+		if port != first {
+			t.Errorf("a conversation has the source ports %d and %d", first, port)
+		}
+	}
+	t.Run("of others", func(t *testing.T) {
+		other, err := net.DialUDP("udp4", nil, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: int(first)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = other.Close() }()
+		if _, err := other.Write([]byte("--intruder")); err != nil {
+			t.Fatal(err)
+		}
+		if _, answer, err := exchange(c, []byte("still ours")); err != nil || string(answer) != "still ours" {
+			t.Errorf("got %q, %v", answer, err)
+		}
+	})
+	t.Run("many", func(t *testing.T) {
+		before := descriptors(t)
+		const many = 1500
+		for range many {
+			one := open()
+			if _, err := one.Write([]byte("x")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		// What is yet to come of the many.
+		one := open()
+		if _, answer, err := exchange(one, []byte("last")); err != nil || string(answer) != "last" {
+			t.Errorf("the last of many: %q, %v", answer, err)
+		}
+		if more := descriptors(t) - before - many - 1; more > 1024 {
+			t.Errorf("%d descriptors for %d conversations, want 1024 at most", more, many)
+		}
+	})
+}
+
+// pinger is a raw ICMP socket in a pod.
+func pinger(t *testing.T, netns string, v6 bool) net.PacketConn {
+	t.Helper()
+	var c net.PacketConn
+	err := in(t, netns, func() (err error) {
+		if v6 {
+			c, err = net.ListenPacket("ip6:ipv6-icmp", "::")
+		} else {
+			c, err = net.ListenPacket("ip4:icmp", "0.0.0.0")
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// ping sends an echo request and returns the first message that is not one,
+// from whom it came.
+func ping(c net.PacketConn, to net.IP, id, sequence uint16, data string) (message []byte, from string, err error) {
+	request := append([]byte{8, 0, 0, 0, 0, 0, 0, 0}, data...)
+	if to.To4() == nil {
+		request[0] = 128
+	}
+	binary.BigEndian.PutUint16(request[4:], id)
+	binary.BigEndian.PutUint16(request[6:], sequence)
+	if to.To4() != nil {
+		binary.BigEndian.PutUint16(request[2:], ^internetSum(request))
+	}
+	if _, err := c.WriteTo(request, &net.IPAddr{IP: to}); err != nil {
+		return nil, "", err
+	}
+	_ = c.SetReadDeadline(time.Now().Add(3 * time.Second))
+	for {
+		buf := make([]byte, 65536)
+		k, a, err := c.ReadFrom(buf)
+		if err != nil {
+			return nil, "", err
+		}
+		switch buf[0] {
+		case 8, 128, 133, 134, 135, 136, 143: // requests, and neighbours
+			continue
+		}
+		return buf[:k], a.String(), nil
+	}
+}
+
+func internetSum(b []byte) uint16 {
+	var n uint32
+	for i := range b {
+		n += uint32(b[i]) << (8 * (1 - i%2))
+	}
+	for n>>16 != 0 {
+		n = n&0xffff + n>>16
+	}
+	return uint16(n)
+}
+
+// TestPing with the kernel's ping sockets and, where they are not allowed, with
+// raw ones.
+func TestPing(t *testing.T) {
+	blackHole(t, "203.0.113.128/25")
+	hostRoute(t, "198.51.100.0/25", unix.RTN_UNREACHABLE, 0)
+	hostRoute(t, "198.51.100.128/25", unix.RTN_LOCAL, 1) // the outside that answers
+	const knob = "/proc/sys/net/ipv4/ping_group_range"
+	for _, name := range []string{"raw sockets", "ping sockets"} { // a new namespace allows no group
+		t.Run(name, func(t *testing.T) {
+			if name == "ping sockets" {
+				if err := os.WriteFile(knob, []byte("0 0"), 0); err != nil {
+					t.Fatal(err)
+				}
+			}
+			p := newUplinkPod(t, nil)
+			four, six := pinger(t, p.netns, false), pinger(t, p.netns, true)
+			for sequence, to := range []string{"198.51.100.130", p.HostIP.String(), p.HostIP6.String(), p.Gateway.String()} {
+				ip, socket := net.ParseIP(to), four
+				if ip.To4() == nil {
+					socket = six
+				}
+				data := strings.Repeat("payload", 1000*sequence)
+				m, from, err := ping(socket, ip, 0x1234, uint16(sequence), data)
+				if err != nil {
+					t.Errorf("%s: %v", to, err)
+					continue
+				}
+				if m[0] != 0 && m[0] != 129 || binary.BigEndian.Uint16(m[4:]) != 0x1234 || binary.BigEndian.Uint16(m[6:]) != uint16(sequence) ||
+					string(m[8:]) != data || from != to || ip.To4() != nil && internetSum(m) != 0xffff {
+					t.Errorf("%s: answer %x with %d bytes from %s", to, m[:8], len(m), from)
+				}
+			}
+			m, _, err := ping(four, net.IPv4(198, 51, 100, 1), 1, 7, "x")
+			if err != nil || m[0] != 3 || m[1] != 1 {
+				t.Errorf("unreachable: %x, %v; want host unreachable", m, err)
+			}
+			if m, _, err := ping(four, net.IPv4(203, 0, 113, 130), 1, 7, "x"); !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("silent: %x, %v", m, err)
+			}
+		})
+	}
+}
+
+// TestNoHost: host-loopback = false closes the host's loopback by whatever
+// address, and nothing else.
+func TestNoHost(t *testing.T) {
+	hostRoute(t, "198.51.100.0/24", unix.RTN_LOCAL, 1)
+	server := serve(t, "", "0.0.0.0:0", "from the host")
+	port := server.(*net.TCPAddr).Port
+	change := func(o *cni.Options) { o.Settings.NoHost = true }
+	n := openNetwork(t, stateDir(t), func(*cni.Options) {})
+	alias, err := n.Add(t.Context(), cni.Pod{ID: "x", NetNS: podNetNS(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := newUplinkPod(t, change)
+	if p.HostIP.IsValid() || p.HostIP6.IsValid() {
+		t.Errorf("pods are told of the host at %s, %s", p.HostIP, p.HostIP6)
+	}
+	if _, err := ask(t, p.netns, at(alias.HostIP, port)); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("at %s: %v, want ECONNREFUSED", alias.HostIP, err)
+	}
+	for _, to := range []string{"127.0.0.1", "0.0.0.0", "127.1.2.3"} {
+		// In the pod that is the pod itself; the way out must not do it either.
+		if _, err := ask(t, p.netns, to+":"+at(alias.HostIP, port)[strings.LastIndex(at(alias.HostIP, port), ":")+1:]); err == nil {
+			t.Errorf("%s leads to the host", to)
+		}
+	}
+	c, err := dial(t, p.netns, "udp4", at(alias.HostIP, port), time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	if _, _, err := exchange(c, []byte("x")); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("UDP: %v, want ECONNREFUSED", err)
+	}
+	if got, err := ask(t, p.netns, at(netip.MustParseAddr("198.51.100.7"), port)); err != nil || got != "from the host" {
+		t.Errorf("an address of the host's that is none of its loopback: %q, %v", got, err)
+	}
+}
+
+// TestForgedDestination: a packet that says 127.0.0.1 or ::ffff:127.0.0.1 and
+// gets as far as the gateway goes no further.
+func TestForgedDestination(t *testing.T) {
+	server := echoServer(t)
+	p := newUplinkPod(t, nil)
+	arrived := make(chan []byte, 1)
+	_ = server.SetReadDeadline(time.Time{})
+	err := in(t, p.netns, func() error {
+		link, err := netlink.LinkByName(p.Interface)
+		if err != nil {
+			return err
+		}
+		gateway := net.HardwareAddr{0x5a, 0x94, 0xef, 0xe4, 0x0c, 0xdc}
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = unix.Close(fd) }()
+		to := &unix.SockaddrLinklayer{Protocol: 0x0008, Ifindex: link.Attrs().Index, Halen: 6}
+		copy(to.Addr[:], gateway)
+		for _, destination := range []string{"127.0.0.1", "0.0.0.0"} {
+			payload := []byte("forged")
+			ip := make([]byte, 28, 64)
+			ip[0], ip[8], ip[9] = 0x45, 64, unix.IPPROTO_UDP
+			binary.BigEndian.PutUint16(ip[2:], uint16(28+len(payload)))
+			source := p.IPs[0].Addr().As4()
+			copy(ip[12:], source[:])
+			copy(ip[16:], net.ParseIP(destination).To4())
+			binary.BigEndian.PutUint16(ip[10:], ^internetSum(ip[:20]))
+			binary.BigEndian.PutUint16(ip[20:], 4000)
+			binary.BigEndian.PutUint16(ip[22:], uint16(server.LocalAddr().(*net.UDPAddr).Port))
+			binary.BigEndian.PutUint16(ip[24:], uint16(8+len(payload)))
+			if err := unix.Sendto(fd, append(ip, payload...), 0, to); err != nil {
+				return err
+			}
+		}
+		c, err := net.ListenPacket("udp4", ":4000")
+		if err != nil {
+			return err
+		}
+		defer func() { _ = c.Close() }()
+		_ = c.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+		buf := make([]byte, 100)
+		if k, _, err := c.ReadFrom(buf); err == nil {
+			arrived <- buf[:k]
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case m := <-arrived:
+		t.Errorf("the host's loopback answered %q", m)
+	default:
+	}
+}
+
+// TestReadOnlySysctls: /proc/sys is read-only in some containers.
+func TestReadOnlySysctls(t *testing.T) {
+	if err := unix.Mount("/proc/sys", "/proc/sys", "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Unmount("/proc/sys", unix.MNT_DETACH) }()
+	if err := unix.Mount("", "/proc/sys", "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
+	server := serve(t, "", "127.0.0.1:0", "from the host")
+	n, err := cni.Open(t.Context(), cni.Options{StateDir: stateDir(t), Uplink: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = n.Close() }()
+	p := cni.Pod{ID: "a", NetNS: podNetNS(t)}
+	r, err := n.Add(t.Context(), p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := ask(t, p.NetNS, at(r.HostIP, server.(*net.TCPAddr).Port)); err != nil || got != "from the host" {
+		t.Errorf("%q, %v; problems %+v", got, err, n.Problems())
+	}
+	if _, err := dial(t, p.NetNS, "tcp6", "[2001:db8::1]:80", 3*time.Second); !errors.Is(err, syscall.ENETUNREACH) {
+		t.Errorf("IPv6: %v, want ENETUNREACH at once", err)
+	}
+}
+
+// TestCloseLeavesNothing of connections and conversations.
+func TestCloseLeavesNothing(t *testing.T) {
+	server, echo := serve(t, "", "127.0.0.1:0", "from the host"), echoServer(t)
+	blackHole(t, "203.0.113.128/25")
+	for _, user := range []bool{false, true} {
+		dir := stateDir(t)
+		p := cni.Pod{ID: "a", NetNS: podNetNS(t)}
+		var open []net.Conn
+		fds, goroutines := descriptors(t), runtime.NumGoroutine()
+		n := openNetwork(t, dir, func(o *cni.Options) { o.Settings.UserTCP = user })
+		r, err := n.Add(t.Context(), p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		waitForwarding(t, p.NetNS, r.Gateway)
+		c, err := dial(t, p.NetNS, "tcp4", at(r.HostIP, server.(*net.TCPAddr).Port), 5*time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		u, err := dial(t, p.NetNS, "udp4", at(r.HostIP, echo.LocalAddr().(*net.UDPAddr).Port), time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := exchange(u, []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		var wait sync.WaitGroup
+		wait.Go(func() {
+			if c, err := dial(t, p.NetNS, "tcp4", "203.0.113.140:80", 300*time.Millisecond); err == nil {
+				_ = c.Close()
+			}
+		})
+		wait.Wait()
+		open = append(open, c, u)
+		if err := n.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if !user {
+			// The pod is told: not by its own timeout.
+			_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
+			if _, err := c.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) || err == nil {
+				t.Errorf("the pod's connection: %v, want its end", err)
+			}
+		}
+		for _, c := range open {
+			_ = c.Close()
+		}
+		left := 0
+		for range 100 {
+			runtime.GC() // which has the pipes that io.Copy keeps for later
+			if left = runtime.NumGoroutine() - goroutines; left <= 0 && descriptors(t) <= fds {
+				break
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+		if fdsLeft := descriptors(t) - fds; left > 0 || fdsLeft > 0 {
+			t.Errorf("user mode %v: %d goroutines and %d descriptors are left", user, left, fdsLeft)
+		}
+		if _, err := os.Stat(filepath.Join(dir, "netns")); err != nil {
+			t.Error(err)
+		}
+	}
+}
