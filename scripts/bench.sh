@@ -1,7 +1,9 @@
 #!/bin/sh
-# bench.sh [--write] [ARGUMENT OF bench...]
-# Measures podrun beside Debian's podman, as the same ordinary user, in one run;
-# --write puts the table into docs/performance.md.
+# bench.sh [--write] [--pulls|--pods] [ARGUMENT OF bench...]
+# Measures podrun beside Debian's podman, as the same ordinary user, in one run:
+# pods, and pulls of a large image, there beside containerd and curl, too.
+# --pulls and --pods do one of the two; --write puts the tables into
+# docs/performance.md.
 #
 # podman wants things of the machine that podrun does not: shared mounts, and
 # /run/systemd/resolve. It gets them in a mount namespace of its own, so that
@@ -18,6 +20,12 @@ if [ "${1:-}" = inside ]; then
 		mount -t tmpfs tmpfs /run
 		mkdir -p /run/systemd/resolve /run/lock
 	fi
+	if [ -n "${PULLS:-}" ]; then
+		# containerd wants root; bench lets the others be the user.
+		exec env PATH="$stage/bin:$PATH" PODRUN_REGISTRY="$stage/bin/registry" SERVE_LARGE=1 BENCH_CGROUP="$cgroup" \
+			"$stage/bin/serve" "$stage/tmp" sh -c 'echo $$ >"$BENCH_CGROUP/cgroup.procs" && exec bench "$@"' sh \
+			-pulls "$PULLS" -user "$user" -stage "$stage" "$@"
+	fi
 	exec setpriv --reuid="$user" --regid="$group" --init-groups -- env -i \
 		PATH="$stage/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" LANG=C.UTF-8 \
 		HOME="$stage/home" XDG_RUNTIME_DIR="$stage/run" TMPDIR="$stage/tmp" PODRUN_REGISTRY="$stage/bin/registry" \
@@ -26,11 +34,16 @@ if [ "${1:-}" = inside ]; then
 fi
 
 . "$(dirname "$0")/lib.sh"
-write=
-if [ "${1:-}" = --write ]; then
-	write=1
+write= what='pods pulls'
+while :; do
+	case ${1:-} in
+	--write) write=1 ;;
+	--pods) what=pods ;;
+	--pulls) what=pulls ;;
+	*) break ;;
+	esac
 	shift
-fi
+done
 scripts/setup.sh bench
 open_tun
 make_stage
@@ -75,13 +88,16 @@ end_bench() {
 	say "$cgroup is left behind"
 }
 
-as_root unshare --mount sh "$top/scripts/bench.sh" inside "$stage" "$user" "$(id -gn "$user")" "$cgroup" "$@" | tee "$stage/table"
-[ -s "$stage/table" ] || die "no table"
-if [ -n "$write" ]; then
-	awk -v table="$stage/table" '
-		/^<!-- table -->$/ { print; while ((getline line <table) > 0) print line; skip = 1; next }
+for table in $what; do
+	pulls=
+	[ "$table" = pods ] || pulls=${BENCH_PULLS:-5}
+	as_root env PULLS="$pulls" unshare --mount sh "$top/scripts/bench.sh" inside "$stage" "$user" "$(id -gn "$user")" "$cgroup" "$@" | tee "$stage/$table"
+	[ -s "$stage/$table" ] || die "no table"
+	[ -n "$write" ] || continue
+	awk -v table="$stage/$table" -v begin="<!-- table of $table -->" '
+		$0 == begin { print; while ((getline line <table) > 0) print line; skip = 1; next }
 		/^<!-- end of table -->$/ { skip = 0 }
 		!skip { print }
 	' docs/performance.md >build/performance.md
 	mv build/performance.md docs/performance.md
-fi
+done

@@ -20,7 +20,17 @@ func main() {
 	runs := flag.Int("runs", 9, "runs of each measurement, in turns")
 	many := flag.Int("many", 50, "pods in the manifest of many pods")
 	manyRuns := flag.Int("many-runs", 7, "runs of the measurements with many pods")
+	pulls := flag.Int("pulls", 0, "measure so many pulls of the large image, as root, and nothing else")
+	user := flag.String("user", "", "who pulls by podrun and podman")
+	stage := flag.String("stage", "", "a directory for the disk that is pulled to, and the user's home")
 	flag.Parse()
+	if *pulls > 0 {
+		if err := benchPulls(*pulls, *user, *stage); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if err := bench(*runs, *many, *manyRuns); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)

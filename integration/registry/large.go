@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/klauspost/compress/zstd"
@@ -41,18 +42,25 @@ func Large(compression string) (v1.Image, error) {
 		}
 		layers = append(layers, layer)
 	}
-	return Image(v1.Config{Cmd: []string{"sh"}}, layers...)
+	image, err := Image(v1.Config{Cmd: []string{"sh"}}, layers...)
+	if err != nil || compression == "gzip" {
+		return image, err
+	}
+	// Docker's manifests know no zstd.
+	return mutate.ConfigMediaType(mutate.MediaType(image, types.OCIManifestSchema1), types.OCIConfigJSON), nil
 }
 
 // compress makes a layer of a tar.
 func compress(compression string, plain []byte) (v1.Layer, error) {
-	if compression == "gzip" {
-		return tarLayer(plain, gzip.DefaultCompression)
-	}
 	var b bytes.Buffer
-	w, err := zstd.NewWriter(&b)
-	if err != nil {
-		return nil, err
+	var w io.WriteCloser = gzip.NewWriter(&b)
+	mediaType := types.DockerLayer
+	if compression == "zstd" {
+		var err error
+		if w, err = zstd.NewWriter(&b); err != nil {
+			return nil, err
+		}
+		mediaType = types.OCILayerZStd
 	}
 	if _, err := w.Write(plain); err != nil {
 		return nil, err
@@ -64,7 +72,7 @@ func compress(compression string, plain []byte) (v1.Layer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &packed{static.NewLayer(b.Bytes(), types.OCILayerZStd), diffID}, nil
+	return &packed{static.NewLayer(b.Bytes(), mediaType), diffID}, nil
 }
 
 // packed is a layer whose diff ID the library would take from the compressed

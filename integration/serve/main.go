@@ -3,6 +3,7 @@
 //
 //	serve DIR COMMAND [ARGUMENT...]
 //
+// With SERVE_LARGE it serves registry.Large, too, as large:gzip and large:zstd.
 // With PODRUN_TEST_IMAGES, the folder of integration/app, it serves the images
 // that published manifests name as well. The registry's files are put into DIR. The command finds its way to it by
 // PODRUN_REGISTRIES_CONF; podman has CONTAINERS_REGISTRIES_CONF for that.
@@ -17,6 +18,8 @@ import (
 	"os/signal"
 	"runtime"
 	"syscall"
+
+	"golang.org/x/sync/errgroup"
 
 	"get.podrun.dev/podrun/integration/registry"
 )
@@ -49,6 +52,11 @@ func serve(dir string, args []string) (int, error) {
 	if err := r.Push(context.Background(), "library/busybox:latest", image); err != nil {
 		return 0, err
 	}
+	if os.Getenv("SERVE_LARGE") != "" {
+		if err := pushLarge(r); err != nil {
+			return 0, err
+		}
+	}
 	// Well-known images need the test program, which not everybody built.
 	if os.Getenv("PODRUN_TEST_IMAGES") != "" {
 		if err := r.PushKnown(context.Background()); err != nil {
@@ -66,4 +74,19 @@ func serve(dir string, args []string) (int, error) {
 		return exit.ExitCode(), nil
 	}
 	return 0, err
+}
+
+// pushLarge makes the large images, both at once.
+func pushLarge(r *registry.Registry) error {
+	var g errgroup.Group
+	for _, compression := range []string{"gzip", "zstd"} {
+		g.Go(func() error {
+			image, err := registry.Large(compression)
+			if err != nil {
+				return err
+			}
+			return r.Push(context.Background(), "library/large:"+compression, image)
+		})
+	}
+	return g.Wait()
 }
