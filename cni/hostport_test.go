@@ -481,7 +481,7 @@ func TestHostPortTaken(t *testing.T) {
 		} else if err == nil || err.Error() != tt.want {
 			t.Errorf("got %v, want %s", err, tt.want)
 		}
-		if after := descriptors(t); after != before {
+		if after := descriptors(t); after > before {
 			t.Errorf("%v: %d descriptors, were %d", tt.ports, after, before)
 		}
 	}

@@ -55,8 +55,7 @@ type flow struct {
 	conn     *net.UDPConn
 	from, to netip.AddrPort // as the pod sees them
 	used     atomic.Int64   // when, in nanoseconds of Unix
-	answered atomic.Bool
-	first    []byte // the first datagram, until one was answered or refused
+	first    []byte         // the first datagram, until one was answered or refused; of run's goroutine
 }
 
 func (h *HostPorts) openUDP(s hostSocket) (*udpPort, error) {
@@ -248,7 +247,7 @@ func (f *flow) answer() error {
 			return true
 		}
 		f.used.Store(time.Now().UnixNano())
-		f.answered.Store(true)
+		f.first = nil
 		if _, _, err := f.u.conn.WriteMsgUDPAddrPort(b[:n], f.control, f.key.client); errors.Is(err, net.ErrClosed) {
 			failed = err
 		}
@@ -262,7 +261,7 @@ func (f *flow) answer() error {
 func (f *flow) toLoopback() bool {
 	first := f.first
 	f.first = nil
-	if f.answered.Load() || first == nil || !f.from.IsValid() {
+	if first == nil || !f.from.IsValid() {
 		return false
 	}
 	netns, err := f.p.NetNS()

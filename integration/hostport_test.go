@@ -284,6 +284,21 @@ func TestHostPortHostNetwork(t *testing.T) {
 	e.asked("tcp4", at)
 }
 
+// TestHostPortUserNamespace: a pod with users of its own is reached too.
+func TestHostPortUserNamespace(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	e.openUp()
+	port := freePort(t)
+	e.start(strings.Replace(peerPod("web", port, ""), "spec:\n", "spec:\n  hostUsers: false\n", 1), "web")
+	for _, network := range []string{"tcp4", "udp4"} {
+		seen, _ := e.asked(network, net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if strings.HasPrefix(seen, "127.") {
+			t.Errorf("%s: the pod sees %s", network, seen)
+		}
+	}
+}
+
 func TestHostPortRefusals(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
