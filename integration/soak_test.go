@@ -43,8 +43,12 @@ func TestSoak(t *testing.T) {
 		e.soakRound(count, kill)
 		node := e.nodePID()
 		e.checkIdle(node)
-		if before == nil || kill {
-			before = e.holdings(node) // a new node, which has what its first pods made it get
+		switch {
+		case kill:
+			before = nil // the new node has started no pod yet, which opens what it keeps
+			continue
+		case before == nil:
+			before = e.holdings(node)
 			continue
 		}
 		var after *holdings
@@ -104,32 +108,33 @@ func (e *env) soakRound(count int, kill bool) {
 // holdings are what a node without pods has.
 type holdings struct {
 	goroutines map[string]int // by where they were started
-	node       int            // descriptors
-	reaper     int
+	node       map[string]int // descriptors, by what they are of
+	reaper     map[string]int
 	memory     string // resident
 }
 
 func (h *holdings) String() string {
-	n := 0
-	for _, count := range h.goroutines {
-		n += count
+	sum := func(m map[string]int) (n int) {
+		for _, count := range m {
+			n += count
+		}
+		return n
 	}
-	return fmt.Sprintf("%d goroutines, %d descriptors of the node, %d of the reaper, %s resident", n, h.node, h.reaper, h.memory)
+	return fmt.Sprintf("%d goroutines, %d descriptors of the node, %d of the reaper, %s resident", sum(h.goroutines), sum(h.node), sum(h.reaper), h.memory)
 }
 
 // beyond says what h has more than before.
 func (h *holdings) beyond(before *holdings) (more []string) {
-	for _, where := range slices.Sorted(maps.Keys(h.goroutines)) {
-		if n, was := h.goroutines[where], before.goroutines[where]; n > was {
-			more = append(more, fmt.Sprintf("%d goroutines of %s, were %d", n, where, was))
+	compare := func(what string, now, was map[string]int) {
+		for _, of := range slices.Sorted(maps.Keys(now)) {
+			if now[of] > was[of] {
+				more = append(more, fmt.Sprintf("%d %s of %s, were %d", now[of], what, of, was[of]))
+			}
 		}
 	}
-	if h.node > before.node {
-		more = append(more, fmt.Sprintf("%d descriptors of the node, were %d", h.node, before.node))
-	}
-	if h.reaper > before.reaper {
-		more = append(more, fmt.Sprintf("%d descriptors of the reaper, were %d", h.reaper, before.reaper))
-	}
+	compare("goroutines", h.goroutines, before.goroutines)
+	compare("descriptors of the node", h.node, before.node)
+	compare("descriptors of the reaper", h.reaper, before.reaper)
 	return more
 }
 
@@ -143,19 +148,31 @@ func (e *env) holdings(node int) *holdings {
 			h.goroutines[m[1]]++
 		}
 	}
-	count := func(pid int) int {
-		entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
-		if err != nil {
-			e.t.Fatal(err)
-		}
-		return len(entries)
-	}
-	h.node, h.reaper = count(node), count(e.reaperPID())
+	h.node, h.reaper = openFiles(e.t, node), openFiles(e.t, e.reaperPID())
 	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", node))
 	if m := regexp.MustCompile(`VmRSS:\s*(.*)`).FindStringSubmatch(string(status)); m != nil {
 		h.memory = m[1]
 	}
 	return h
+}
+
+// openFiles counts the descriptors of a process by what they are of, such as
+// "socket:" or a file's path.
+func openFiles(t *testing.T, pid int) map[string]int {
+	t.Helper()
+	dir := fmt.Sprintf("/proc/%d/fd", pid)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := map[string]int{}
+	for _, entry := range entries {
+		if link, err := os.Readlink(filepath.Join(dir, entry.Name())); err == nil {
+			of, _, _ := strings.Cut(link, "[")
+			files[of]++
+		}
+	}
+	return files
 }
 
 // goroutines are the stacks of the node.
