@@ -1,6 +1,7 @@
 package cni
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/utils"
@@ -201,6 +203,40 @@ func (n *Network) find(name string) (file, error) {
 		}
 	}
 	return file{}, hint.Wrap(missing, missing.mend())
+}
+
+// waitPeriod is how often the folders are looked at while a pod waits for a
+// network. They need not exist, which is why nothing is told of a change.
+const waitPeriod = time.Second
+
+// Await returns a channel that is closed when there is a network of a name. It
+// is nil, which tells nothing, when there is one by now. The looking ends with
+// ctx.
+func (n *Network) Await(ctx context.Context, name string) <-chan struct{} {
+	there := func() bool {
+		_, err := n.find(name)
+		return name == "" || name == networkName || err == nil
+	}
+	if there() {
+		return nil
+	}
+	appeared := make(chan struct{})
+	go func() {
+		tick := time.NewTicker(waitPeriod)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			if there() {
+				close(appeared)
+				return
+			}
+		}
+	}()
+	return appeared
 }
 
 // stem is a file's name without its ending, which by habit is the network's.

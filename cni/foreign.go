@@ -69,7 +69,7 @@ func (n *Network) addForeign(ctx context.Context, p Pod, a *attachment) (*Result
 		n.collect(ctx, list)
 	}
 	if err := n.foreign.GetStatusNetworkList(ctx, list); err != nil {
-		return nil, fmt.Errorf("network %q is not ready: %w", list.Name, err)
+		return nil, fmt.Errorf("network %q is not ready: %w", list.Name, n.tooOld(ctx, list, err))
 	}
 	if err := fault.Point("network.record"); err != nil {
 		return nil, err
@@ -94,8 +94,9 @@ func (n *Network) addForeign(ctx context.Context, p Pod, a *attachment) (*Result
 	if err != nil {
 		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), pluginTimeout)
 		defer cancel()
-		return nil, errors.Join(fmt.Errorf("add to network %q: %w", list.Name, err), n.delForeign(undo, a))
+		return nil, errors.Join(fmt.Errorf("add to network %q: %w", list.Name, n.tooOld(undo, list, err)), n.delForeign(undo, a))
 	}
+	r.Omitted = omitted(list, p.Capabilities)
 	return r, nil
 }
 
@@ -113,6 +114,20 @@ func (n *Network) findPlugins(list *libcni.NetworkConfigList) error {
 		}
 	}
 	return nil
+}
+
+// tooOld returns err, unless a plugin does not know the list's version of CNI:
+// then its complaint is of what it does not understand.
+func (n *Network) tooOld(ctx context.Context, list *libcni.NetworkConfigList, err error) error {
+	for _, p := range list.Plugins {
+		known, verr := n.foreign.GetVersionInfo(ctx, p.Network.Type)
+		if verr != nil || slices.Contains(known.SupportedVersions(), list.CNIVersion) {
+			continue
+		}
+		return hint.Wrap(fmt.Errorf("plugin %q does not know CNI %s, but %s (%w)", p.Network.Type, list.CNIVersion, strings.Join(known.SupportedVersions(), ", "), err),
+			"lower the list's cniVersion, or install a newer plugin")
+	}
+	return err
 }
 
 // delForeign takes a pod off its network. What cannot be undone now is kept on
@@ -211,7 +226,7 @@ func (n *Network) collect(ctx context.Context, list *libcni.NetworkConfigList) {
 // them to make something of it: the node forwards the ports in any case.
 func withPortMappings(list *libcni.NetworkConfigList, p *Pod) {
 	const name = "portMappings"
-	if len(p.HostPorts) == 0 || p.Capabilities[name] != nil || unknownCapabilities(list, map[string]any{name: nil}) != nil {
+	if len(p.HostPorts) == 0 || p.Capabilities[name] != nil || !capable(list, name) {
 		return
 	}
 	var mappings []map[string]any
@@ -230,21 +245,32 @@ func withPortMappings(list *libcni.NetworkConfigList, p *Pod) {
 	p.Capabilities = capabilities
 }
 
-// unknownCapabilities is an error when something was asked of a network that
-// none of its plugins can do: libcni would drop it without a word.
+// unknownCapabilities is an error when an address was asked of a network that
+// none of its plugins can give: libcni would drop it without a word. The other
+// wishes have no plugin in most networks, and pods run without.
 func unknownCapabilities(list *libcni.NetworkConfigList, asked map[string]any) error {
-	var missing []string
-	for name := range asked {
-		if !slices.ContainsFunc(list.Plugins, func(p *libcni.PluginConfig) bool { return p.Network.Capabilities[name] }) {
-			missing = append(missing, name)
+	for _, name := range []string{"ips", "mac"} {
+		if asked[name] != nil && !capable(list, name) {
+			return hint.Wrap(fmt.Errorf("network %q has no plugin with the capability %s", list.Name, name),
+				fmt.Sprintf(`add "capabilities": {"%s": true} to a plugin of its list that can do it, or take the annotation away`, name))
 		}
 	}
-	if len(missing) == 0 {
-		return nil
+	return nil
+}
+
+// omitted are the wishes that have no effect. Host ports are not among them:
+// the node opens them whatever the network is.
+func omitted(list *libcni.NetworkConfigList, asked map[string]any) (names []string) {
+	for _, name := range slices.Sorted(maps.Keys(asked)) {
+		if name != "portMappings" && !capable(list, name) {
+			names = append(names, name)
+		}
 	}
-	slices.Sort(missing)
-	return hint.Wrap(fmt.Errorf("network %q has no plugin with the capability %s", list.Name, strings.Join(missing, ", ")),
-		fmt.Sprintf("add %q to a plugin of its list that can do it, or do not ask for it", fmt.Sprintf(`"capabilities": {"%s": true}`, missing[0])))
+	return names
+}
+
+func capable(list *libcni.NetworkConfigList, capability string) bool {
+	return slices.ContainsFunc(list.Plugins, func(p *libcni.PluginConfig) bool { return p.Network.Capabilities[capability] })
 }
 
 // verify holds a plugin's answer to the pod it is about, and to what other pods

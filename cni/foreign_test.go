@@ -422,3 +422,16 @@ func TestFindNetwork(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// A plugin from before the list's version of CNI complains of something else.
+func TestPluginThatIsTooOld(t *testing.T) {
+	f := newFolders(t)
+	f.plugin("old", `[ "$CNI_COMMAND" != VERSION ] || { echo '{"cniVersion":"1.0.0","supportedVersions":["0.4.0","1.0.0"]}'; exit; }
+echo '{"code":3,"msg":"missing containerID"}'; exit 1`)
+	f.network("n", "1.1.0", "old", "")
+	n := openNetwork(t, stateDir(t), f.options)
+	_, err := n.Add(t.Context(), cni.Pod{ID: "a", NetNS: podNetNS(t), Network: "n"})
+	if err == nil || !strings.Contains(err.Error(), `plugin "old" does not know CNI 1.1.0, but 0.4.0, 1.0.0 (old: missing containerID)`) || hint.Of(err) == "" {
+		t.Errorf("%v", err)
+	}
+}

@@ -74,6 +74,7 @@ type Result struct {
 	HostIP6   netip.Addr // the same over IPv6; zero without either
 	DNS       DNS
 	Interface string
+	Omitted   []string // capabilities asked for that no plugin of the network has
 }
 
 // Problem is something that the network has to do without.
@@ -221,7 +222,11 @@ func (n *Network) Add(ctx context.Context, p Pod) (*Result, error) {
 		defer cancel()
 		return nil, errors.Join(fmt.Errorf("add to network %q: %w", n.list.Name, err), n.Del(undo, p))
 	}
-	return n.result(n.list.Name, answer, true)
+	r, err := n.result(n.list.Name, answer, true)
+	if err == nil {
+		r.Omitted = omitted(n.list, p.Capabilities)
+	}
+	return r, err
 }
 
 // Del takes a pod off its network and frees its addresses. It may be called
@@ -251,6 +256,9 @@ func (n *Network) Del(ctx context.Context, p Pod) error {
 	}
 	return nil
 }
+
+// ErrNoCheck says that a network's version of CNI has no CHECK.
+var ErrNoCheck = libcni.ErrorCheckNotSupp
 
 // Check asks the plugins whether what they made for a pod is as it was (CHECK).
 func (n *Network) Check(ctx context.Context, p Pod) error {

@@ -10,6 +10,13 @@ import (
 	"testing"
 )
 
+// networkFaultPoints are package cni's own: its TestEveryStepFails has each of
+// them fail, and kill, a process.
+var networkFaultPoints = []string{
+	"network.address", "network.bridge", "network.joined", "network.leaving", "network.left", "network.record", "network.recorded",
+	"network.reserve", "network.unplugged", "network.veth",
+}
+
 // TestFaultPointsAreAll compares faultPoints with the sources.
 func TestFaultPointsAreAll(t *testing.T) {
 	call := regexp.MustCompile(`\bfault(?:\.Point)?\("([^"]+)"\)`)
@@ -29,7 +36,7 @@ func TestFaultPointsAreAll(t *testing.T) {
 	}
 	slices.Sort(found)
 	found = slices.Compact(found)
-	want := slices.Concat(faultPoints, lifecycleFaultPoints, deletionFaultPoints, volumeFaultPoints, usersFaultPoints, pullFaultPoints, hostPortFaultPoints)
+	want := slices.Concat(faultPoints, lifecycleFaultPoints, deletionFaultPoints, volumeFaultPoints, usersFaultPoints, pullFaultPoints, hostPortFaultPoints, networkFaultPoints)
 	slices.Sort(want)
 	if !slices.Equal(found, want) {
 		t.Errorf("got  %q\nwant %q", found, want)

@@ -11,6 +11,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"get.podrun.dev/podrun/cni"
 	"get.podrun.dev/podrun/image"
 	"get.podrun.dev/podrun/internal/hint"
 	"get.podrun.dev/podrun/object"
@@ -31,6 +32,7 @@ type api struct {
 	objects    *object.Objects
 	images     *image.Store
 	data       string // the data directory
+	network    *cni.Network
 	checks     func(context.Context) []Check
 	stopped    context.Context // ends when the node does: ends watches and follows
 	log        *slog.Logger
@@ -62,6 +64,8 @@ func (a *api) handler() http.Handler {
 	handle("POST /podrun/v1/containers/{id}/stop", a.stopContainer)
 	a.handleImages(handle)
 	handle("POST /podrun/v1/login", a.login)
+	handle("GET /podrun/v1/networks", a.listNetworks)
+	handle("POST /podrun/v1/namespaces/{namespace}/pods/{name}/check-network", a.checkNetwork)
 	handle("GET /podrun/v1/version", a.version)
 	handle("GET /podrun/v1/doctor", a.doctor)
 	handle("GET /podrun/v1/goroutines", a.goroutines)

@@ -168,6 +168,7 @@ func nodeEnv(environ []string, p Paths) []string {
 		"HTTP_PROXY": true, "HTTPS_PROXY": true, "NO_PROXY": true, "ALL_PROXY": true,
 		"SSL_CERT_FILE": true, "SSL_CERT_DIR": true,
 		"DOCKER_CONFIG": true, "REGISTRY_AUTH_FILE": true, "CONTAINERS_REGISTRIES_CONF": true, // where credentials and registries are
+		"CNI_PATH": true, // where plugins are
 	}
 	env := []string{stateVariable + "=" + p.State, dataVariable + "=" + p.Data}
 	for _, e := range environ {

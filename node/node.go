@@ -127,6 +127,7 @@ func run(log *slog.Logger) (err error) {
 		network, err = cni.Open(context.Background(), cni.Options{
 			StateDir: paths.State, DataDir: paths.Data, Settings: settings, Uplink: true, Logger: log,
 			Keep: reaper.Keep, Kept: reaper.Kept, Drop: reaper.Drop,
+			ConfDirs: networkFolders(), PluginDirs: pluginFolders(),
 		})
 		return err
 	})
@@ -193,7 +194,7 @@ func run(log *slog.Logger) (err error) {
 	connections := newGauge()
 	server := &http.Server{
 		Handler: (&api{
-			store: st, supervisor: sup, objects: objects, images: images, data: paths.Data, stopped: ctx, log: log,
+			store: st, supervisor: sup, objects: objects, images: images, network: network, data: paths.Data, stopped: ctx, log: log,
 			checks: func(ctx context.Context) []Check { return nodeChecks(ctx, sandboxes, network) },
 		}).handler(),
 		ConnContext: ConnContext,

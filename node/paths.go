@@ -202,3 +202,24 @@ func networkSettings() []string {
 	}
 	return append(files, "/etc/podrun/network.toml")
 }
+
+// networkFolders are where CNI networks are found: the user's own, and those
+// that all on this machine may use.
+func networkFolders() []string {
+	var dirs []string
+	if dir, err := os.UserConfigDir(); err == nil {
+		dirs = append(dirs, filepath.Join(dir, "podrun", "cni", "net.d"))
+	}
+	return append(dirs, "/etc/cni/net.d")
+}
+
+// pluginFolders are where their plugins are found.
+func pluginFolders() []string {
+	var dirs []string
+	for _, dir := range filepath.SplitList(os.Getenv("CNI_PATH")) {
+		if filepath.IsAbs(dir) {
+			dirs = append(dirs, dir)
+		}
+	}
+	return append(dirs, "/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")
+}

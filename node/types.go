@@ -3,6 +3,7 @@ package node
 import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"get.podrun.dev/podrun/cni"
 	"get.podrun.dev/podrun/pod"
 	"get.podrun.dev/podrun/supervisor"
 )
@@ -16,6 +17,8 @@ import (
 type (
 	// Container is one line of "podrun ps".
 	Container = supervisor.Container
+	// Network is one network that pods may be joined to.
+	Network = cni.Info
 )
 
 // causeMend marks the cause of a Status that is a mend: what a person can do

@@ -198,6 +198,9 @@ func (w *worker) backingOff(ctx context.Context) {
 	defer stop()
 	written, forget := w.awaitObjects(ctx)
 	defer forget()
+	waits, end := context.WithCancel(ctx)
+	defer end()
+	network := w.s.network.Await(waits, w.pod.Annotations[AnnotationNetwork])
 	for w.run.State == BackOff {
 		select {
 		case <-ctx.Done():
@@ -205,6 +208,8 @@ func (w *worker) backingOff(ctx context.Context) {
 		case <-deadline:
 			w.expire(ctx)
 		case <-w.portsFreed():
+			w.to(ctx, Starting, func(p *corev1.Pod, r *run) { r.count(p) })
+		case <-network:
 			w.to(ctx, Starting, func(p *corev1.Pod, r *run) { r.count(p) })
 		case <-written:
 			w.to(ctx, Starting, func(p *corev1.Pod, r *run) { r.count(p) })

@@ -159,12 +159,18 @@ func (n *connection) begin(ctx context.Context, netns string) {
 	if n.result != nil {
 		return
 	}
-	request := n.w.cniPod(netns)
-	n.group.Go(func() (err error) {
+	request, err := n.w.cniPod(netns)
+	n.group.Go(func() error {
+		if err != nil {
+			return &startError{reason: reasonCreating, err: fmt.Errorf("set up network: %w", err)}
+		}
 		if n.pod.Spec.HostNetwork {
 			n.result = n.w.s.network.Host(parseAddr(n.w.s.hostIP))
 		} else if n.result, err = n.w.s.network.Add(ctx, request); err != nil {
 			return &startError{reason: reasonCreating, err: fmt.Errorf("set up network: %w", err)}
+		}
+		for _, name := range n.result.Omitted {
+			n.w.warn("NetworkCapability", "", fmt.Sprintf("what the pod asks for has no effect: its network has no plugin with the capability %s", name))
 		}
 		if err := n.w.writeFiles(n.pod, n.result); err != nil {
 			return &startError{reason: reasonCreating, err: err}
@@ -262,14 +268,7 @@ func (w *worker) leaveNetwork(ctx context.Context) error {
 	if w.pod.Spec.HostNetwork {
 		return nil
 	}
-	return w.s.network.Del(ctx, w.cniPod(""))
-}
-
-func (w *worker) cniPod(netns string) cni.Pod {
-	return cni.Pod{
-		ID: string(w.uid), Namespace: w.namespace, Name: w.name,
-		NetNS: netns, RequestIP: parseAddr(w.run.IP), HostPorts: hostPorts(w.pod),
-	}
+	return w.s.network.Del(ctx, cni.Pod{ID: string(w.uid), Namespace: w.namespace, Name: w.name})
 }
 
 // makeAll finds or creates every container that has not completed, in

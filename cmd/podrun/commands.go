@@ -54,6 +54,7 @@ var table = []struct {
 	{groupDocker, saveCommand},
 	{groupDocker, loginCommand},
 	{groupDocker, logoutCommand},
+	{groupDocker, networkCommand},
 	{groupPodrun, versionCommand},
 	{groupPodrun, doctorCommand},
 }
