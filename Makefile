@@ -36,7 +36,7 @@ demo: bin/podrun build/serve build/registry
 	@scripts/demo.sh
 
 .PHONY: test unit integration race
-test unit integration race: bin/podrun build/registry build/image/app
+test unit integration race: bin/podrun build/registry build/cni build/image/app
 	@scripts/test.sh $@
 
 # 200 pods start and stop in a loop for DURATION, as an ordinary user, and leave
@@ -77,6 +77,14 @@ build/.setup: scripts/setup.sh scripts/lib.sh
 # A registry that serves an image made from Debian's busybox-static.
 build/registry:
 	GOBIN=$(CURDIR)/build CGO_ENABLED=0 $(GO) install github.com/distribution/distribution/v3/cmd/registry@$(REGISTRY_VERSION)
+
+# The plugins that networks of the tests are made with, of the version that
+# podrun's own are made from.
+CNI_PLUGINS := main/bridge main/macvlan main/ptp meta/bandwidth meta/tuning ipam/host-local ipam/static
+build/cni: go.mod
+	version=$$($(GO) list -m -f '{{.Version}}' github.com/containernetworking/plugins) && \
+	GOBIN=$(CURDIR)/$@ CGO_ENABLED=0 $(GO) install -trimpath -ldflags '-s -w' \
+		$(foreach p,$(CNI_PLUGINS),github.com/containernetworking/plugins/plugins/$(p)@$$version) && touch $@
 
 # What runs in the containers of the tests. It is a module of its own.
 .PHONY: build/image/app

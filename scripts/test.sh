@@ -53,7 +53,7 @@ make_stage
 mkdir "$stage/src"
 tar --exclude=./.git --exclude=./build --exclude=./bin --exclude=./.vagrant -cf - . | tar -xf - -C "$stage/src"
 cp -r build/test build/test-race "$stage/"
-cp -r bin/podrun build/registry build/image "$stage/bin/"
+cp -r bin/podrun build/registry build/cni build/image "$stage/bin/"
 chmod -R a+rX "$stage/src" "$stage/bin" "$stage"/test*
 is_root || chmod 755 "$stage/src"
 open_tun
