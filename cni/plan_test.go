@@ -195,8 +195,7 @@ func TestDualStack(t *testing.T) {
 	if b4, b6 := r.IPs[0].Addr().As4(), ip6.As16(); b4[3] != b6[15] {
 		t.Errorf("%s and %s have different places in their subnets", r.IPs[0], r.IPs[1])
 	}
-	// At once: no duplicate address detection holds it up.
-	began := time.Now()
+	// At once: an address that is probed for duplicates cannot be listened on.
 	err = in(t, b.NetNS, func() error {
 		l, err := net.Listen("tcp6", at(ip6, 80))
 		if err == nil {
@@ -214,8 +213,8 @@ func TestDualStack(t *testing.T) {
 		}
 		return err
 	})
-	if err != nil || time.Since(began) > 900*time.Millisecond {
-		t.Errorf("pod to pod over IPv6: %v after %s", err, time.Since(began))
+	if err != nil {
+		t.Errorf("pod to pod over IPv6: %v", err)
 	}
 	if c, err := n.Dial(t.Context(), "tcp", at(ip6, 80)); err != nil {
 		t.Errorf("the node to a pod over IPv6: %v", err)
