@@ -259,6 +259,45 @@ func TestPullAsksAgainForDocuments(t *testing.T) {
 	}
 }
 
+// So is a token.
+func TestPullAsksAgainForATokenToo(t *testing.T) {
+	for name, bad := range map[string]func(http.ResponseWriter){
+		"503": func(w http.ResponseWriter) { w.WriteHeader(503) },
+		"cut": func(http.ResponseWriter) { panic(http.ErrAbortHandler) },
+		"half": func(w http.ResponseWriter) {
+			w.Header().Set("Content-Length", "50")
+			sendAndCut(w, []byte(`{"token":`))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			srv := newServer(t)
+			srv.push(t, "app", imageOf(t, tarOf(t, entry{name: "f"})))
+			var tokens atomic.Int64
+			srv.meddling(func(w http.ResponseWriter, r *http.Request, _ http.Handler) bool {
+				switch {
+				case r.URL.Path == "/token" && tokens.Add(1) == 1:
+					bad(w)
+				case r.URL.Path == "/token":
+					_, _ = fmt.Fprintf(w, `{"token":"t%d"}`, tokens.Load())
+				case r.Header.Get("Authorization") == "":
+					w.Header().Set("WWW-Authenticate", `Bearer realm="http://`+srv.host+`/token",service="s"`)
+					w.WriteHeader(http.StatusUnauthorized)
+				default:
+					return false
+				}
+				return true
+			})
+			if _, err := openQuick(t, t.TempDir(), quick).Pull(t.Context(), parse(t, srv.host+"/app"), image.PullOptions{}); err != nil {
+				t.Error(err)
+			}
+			if n := tokens.Load(); n != 2 {
+				t.Errorf("the token was asked for %d times", n)
+			}
+		})
+	}
+}
+
 // A registry that asks to wait is waited for.
 func TestPullObeysRetryAfter(t *testing.T) {
 	srv := newServer(t)
