@@ -245,6 +245,46 @@ func TestDualStack(t *testing.T) {
 	}
 }
 
+// What fits into one packet on the bridge goes as one, and what does not is put
+// together again.
+func TestLargeDatagrams(t *testing.T) {
+	n := openNetwork(t, stateDir(t), func(o *cni.Options) { o.Uplink = false })
+	a, b := cni.Pod{ID: "a", NetNS: podNetNS(t)}, cni.Pod{ID: "b", NetNS: podNetNS(t)}
+	add(t, n, a)
+	r, err := n.Add(t.Context(), b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, ip := range r.IPs {
+		var server net.PacketConn
+		if err := in(t, b.NetNS, func() (err error) {
+			server, err = net.ListenPacket("udp", at(ip.Addr(), 9))
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		_ = server.SetDeadline(time.Now().Add(10 * time.Second))
+		for _, size := range []int{60_000, 65_507} { // the largest of UDP over IPv4
+			if err := in(t, a.NetNS, func() error {
+				c, err := net.Dial("udp", server.LocalAddr().String())
+				if err != nil {
+					return err
+				}
+				defer func() { _ = c.Close() }()
+				_, err = c.Write(make([]byte, size))
+				return err
+			}); err != nil {
+				t.Errorf("send %d bytes to %s: %v", size, ip.Addr(), err)
+			}
+			buffer := make([]byte, 1<<16)
+			if got, _, err := server.ReadFrom(buffer); err != nil || got != size {
+				t.Errorf("%s got %d of %d bytes: %v", ip.Addr(), got, size, err)
+			}
+		}
+		_ = server.Close()
+	}
+}
+
 // Without IPv6, by whatever it is off, pods have IPv4 and it is said.
 func TestNoIPv6(t *testing.T) {
 	check := func(t *testing.T, n *cni.Network, said string) {
