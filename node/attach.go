@@ -87,12 +87,16 @@ func (a *api) attach(w http.ResponseWriter, r *http.Request) error {
 	}
 	ctx, cancel := a.during(r)
 	defer cancel()
+	stdout, close1 := ownScreen(files[1])
+	defer close1()
+	stderr, close2 := ownScreen(files[2])
+	defer close2()
 	attachment, err := a.supervisor.Attach(r.PathValue("namespace"), r.PathValue("name"), supervisor.AttachOptions{
 		Container: request.Container, Next: request.Next,
 		Output: func(stream string, p []byte) error {
-			to := files[1]
+			to := stdout
 			if stream == "stderr" {
-				to = files[2]
+				to = stderr
 			}
 			return waker.write(descriptor(to), p)
 		},

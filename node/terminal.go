@@ -2,6 +2,7 @@ package node
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"sync"
@@ -46,10 +47,13 @@ func (k *waker) wake() { k.once.Do(func() { _ = unix.Close(k.pipe[1]) }) }
 func (k *waker) close() { _ = unix.Close(k.pipe[0]) }
 
 // wait returns nil when events has come to fd, or its end.
-func (k *waker) wait(fd int, events int16) error {
+func (k *waker) wait(fd int, events int16) error { return k.poll(fd, events, -1) }
+
+// poll is wait for at most so many milliseconds; negative is without end.
+func (k *waker) poll(fd int, events int16, timeout int) error {
 	for {
 		poll := []unix.PollFd{{Fd: int32(fd), Events: events}, {Fd: int32(k.pipe[0]), Events: unix.POLLIN}}
-		switch _, err := unix.Poll(poll, -1); {
+		switch _, err := unix.Poll(poll, timeout); {
 		case err == unix.EINTR:
 		case err != nil:
 			return os.NewSyscallError("poll", err)
@@ -80,20 +84,43 @@ func (k *waker) read(fd int, p []byte) (int, error) {
 }
 
 // write writes all of p, a piece each time there is room. A pipe with room takes
-// PIPE_BUF bytes without blocking.
+// PIPE_BUF bytes without blocking; a terminal may not, see ownScreen.
 func (k *waker) write(fd int, p []byte) error {
-	const piece = 4096
+	const piece, pause = 4096, 10 // bytes, milliseconds
 	for len(p) > 0 {
 		if err := k.wait(fd, unix.POLLOUT); err != nil {
 			return err
 		}
 		n, err := unix.Write(fd, p[:min(piece, len(p))])
-		if err != nil && err != unix.EINTR && err != unix.EAGAIN {
+		switch {
+		case err == unix.EAGAIN:
+			// There is room, but not for what a line's end becomes.
+			if err := k.poll(-1, 0, pause); err != nil {
+				return err
+			}
+		case err != nil && err != unix.EINTR:
 			return os.NewSyscallError("write", err)
 		}
 		p = p[max(n, 0):]
 	}
 	return nil
+}
+
+// ownScreen opens a client's terminal once more, without blocking: a write that
+// finds less room than it needs, as after Ctrl-S, would wait for as long as the
+// terminal likes, whoever goes meanwhile. What is no terminal, or cannot be
+// opened, is f itself. done closes what was opened.
+func ownScreen(f *os.File) (own *os.File, done func()) {
+	fd := descriptor(f)
+	if _, err := unix.IoctlGetTermios(fd, unix.TCGETS); err == nil {
+		path := fmt.Sprintf("/proc/self/fd/%d", fd)
+		again, err := unix.Open(path, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+		if err == nil {
+			own = os.NewFile(uintptr(again), f.Name())
+			return own, func() { _ = own.Close() }
+		}
+	}
+	return f, func() {}
 }
 
 // terminal copies between a program's terminal and the client's.
