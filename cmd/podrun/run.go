@@ -33,7 +33,8 @@ type runOptions struct {
 	env, annotations                 []string
 	command, privileged              bool
 	attach, remove, leaveOpen        bool
-	dryRun, output                   string
+	output                           string
+	dryRun                           dryRun
 }
 
 func runCommand(c *cli) *cobra.Command {
@@ -77,12 +78,11 @@ could not run it.`,
 	f.BoolVar(&o.leaveOpen, "leave-stdin-open", false, "leave the container's input open after the first attachment")
 	f.BoolVar(&o.remove, "rm", false, "delete the pod afterwards")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "print only what the container prints")
-	f.StringVar(&o.dryRun, "dry-run", "none", `"client" only prints the object, "server" has the node check it too`)
-	f.Lookup("dry-run").NoOptDefVal = "unchanged"
+	o.dryRun.declare(command)
 	f.StringVarP(&o.output, "output", "o", "", "output format: json|yaml|name|jsonpath=TEMPLATE|...")
 	f.DurationVar(&o.timeout, "pod-running-timeout", time.Minute, "how long to wait until the pod is running (5s, 2m, 3h)")
 	for flag, values := range map[string][]string{
-		"restart": {"Always", "OnFailure", "Never"}, "dry-run": {"none", "client", "server"}, "image-pull-policy": {"Always", "IfNotPresent", "Never"},
+		"restart": {"Always", "OnFailure", "Never"}, "image-pull-policy": {"Always", "IfNotPresent", "Never"},
 	} {
 		_ = command.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
 	}
@@ -102,10 +102,8 @@ func (o *runOptions) check(command *cobra.Command, args []string) error {
 		return plainf("invalid restart policy: %s", o.restart)
 	case !o.attach && o.remove:
 		return plainf("--rm should only be used for attached containers")
-	case o.dryRun == "unchanged":
-		return plainf("--dry-run flag without a value was specified. A value must be set: \"none\", \"server\", or \"client\".")
-	case o.dryRun != "none" && o.dryRun != "client" && o.dryRun != "server":
-		return plainf(`Invalid dry-run value (%v). Must be "none", "server", or "client".`, o.dryRun)
+	case o.dryRun.check() != nil:
+		return o.dryRun.check()
 	case o.attach && o.dryRun != "none":
 		return plainf("--dry-run=[server|client] can't be used with attached containers options (--attach, --stdin, or --tty)")
 	case o.pullPolicy != "" && o.pullPolicy != "Always" && o.pullPolicy != "IfNotPresent" && o.pullPolicy != "Never":
@@ -244,11 +242,11 @@ func (c *cli) runImage(ctx context.Context, name string, args []string, o *runOp
 	if err != nil {
 		return err
 	}
-	if o.dryRun == "client" {
+	if o.dryRun.client() {
 		if c.namespace != "" {
 			p.Namespace = c.namespace
 		}
-		return c.printRun(p, o, " (dry run)")
+		return c.printRun(p, o)
 	}
 	if p.Namespace == "" {
 		p.Namespace = c.ns()
@@ -260,20 +258,16 @@ func (c *cli) runImage(ctx context.Context, name string, args []string, o *runOp
 	if o.attach {
 		return c.runAttached(ctx, client, p, o)
 	}
-	made, err := createPod(ctx, client, p, o.dryRun == "server")
+	made, err := createPod(ctx, client, p, o.dryRun.write().DryRun)
 	if err != nil {
 		return err
 	}
-	suffix := ""
-	if o.dryRun == "server" {
-		suffix = " (server dry run)"
-	}
-	return c.printRun(made, o, suffix)
+	return c.printRun(made, o)
 }
 
-func (c *cli) printRun(p *corev1.Pod, o *runOptions, suffix string) error {
+func (c *cli) printRun(p *corev1.Pod, o *runOptions) error {
 	if o.output == "" {
-		fmt.Fprintf(c.out, "pod/%s created%s\n", p.Name, suffix)
+		fmt.Fprintf(c.out, "pod/%s created%s\n", p.Name, o.dryRun.suffix())
 		return nil
 	}
 	return c.printObjects([]pod.Value{p}, o.output)
