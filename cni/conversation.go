@@ -271,18 +271,20 @@ func (n *conversation) drain(fd int, c *conversations) bool {
 	if n.ping == nil {
 		head += udpHeader
 	}
-	for {
+	for got := 0; ; {
 		k, _, err := unix.Recvfrom(fd, buf[head:], unix.MSG_DONTWAIT)
 		switch {
 		case err == unix.EINTR:
 		case err == unix.EAGAIN:
-			if !n.drainErrors(fd, c) {
+			// Called for nothing that can be received: for an error, perhaps.
+			if got > 0 || !n.drainErrors(fd, c) {
 				return false
 			}
 		case err != nil:
 			// What it is about is in the error queue.
 			n.drainErrors(fd, c)
 		default:
+			got++
 			n.last.Store(time.Now().UnixNano())
 			if n.ping != nil {
 				n.pingAnswer(buf[:], head, k, c)

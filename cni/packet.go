@@ -239,12 +239,8 @@ func (e icmpError) about(head []byte) []byte {
 	return whole
 }
 
-// head is what an icmpError about the packet needs, a copy.
+// head is what an icmpError about the packet needs of it.
 func (p packet) head() []byte {
 	ip := p.raw[vnetHeader:]
-	size := len(ip) - len(p.transport)
-	if size+quoted > len(ip) {
-		return append([]byte(nil), ip...)
-	}
-	return append([]byte(nil), ip[:size+quoted]...)
+	return ip[:min(len(ip)-len(p.transport)+quoted, len(ip))]
 }
