@@ -1,9 +1,9 @@
 #!/bin/sh
-# bench.sh [--write] [--pulls|--pods] [ARGUMENT OF bench...]
+# bench.sh [--write] [--pulls|--pods|--networks] [ARGUMENT OF bench...]
 # Measures podrun beside Debian's podman, as the same ordinary user, in one run:
-# pods, and pulls of a large image, there beside containerd and curl, too.
-# --pulls and --pods do one of the two; --write puts the tables into
-# docs/performance.md.
+# pods, pulls of a large image, there beside containerd and curl, too, and
+# networks, there beside slirp4netns and pasta. --pods, --pulls and --networks
+# do one of the three; --write puts the tables into docs/performance.md.
 #
 # podman wants things of the machine that podrun does not: shared mounts, and
 # /run/systemd/resolve. It gets them in a mount namespace of its own, so that
@@ -34,12 +34,13 @@ if [ "${1:-}" = inside ]; then
 fi
 
 . "$(dirname "$0")/lib.sh"
-write= what='pods pulls'
+write= what='pods pulls networks'
 while :; do
 	case ${1:-} in
 	--write) write=1 ;;
 	--pods) what=pods ;;
 	--pulls) what=pulls ;;
+	--networks) what=networks ;;
 	*) break ;;
 	esac
 	shift
@@ -89,9 +90,13 @@ end_bench() {
 }
 
 for table in $what; do
-	pulls=
-	[ "$table" = pods ] || pulls=${BENCH_PULLS:-5}
-	as_root env PULLS="$pulls" unshare --mount sh "$top/scripts/bench.sh" inside "$stage" "$user" "$(id -gn "$user")" "$cgroup" "$@" | tee "$stage/$table"
+	pulls= networks=
+	case $table in
+	pulls) pulls=${BENCH_PULLS:-5} ;;
+	networks) networks="-networks ${BENCH_NETWORKS:-3}" ;;
+	esac
+	# shellcheck disable=SC2086
+	as_root env PULLS="$pulls" unshare --mount sh "$top/scripts/bench.sh" inside "$stage" "$user" "$(id -gn "$user")" "$cgroup" $networks "$@" | tee "$stage/$table"
 	[ -s "$stage/$table" ] || die "no table"
 	[ -n "$write" ] || continue
 	awk -v table="$stage/$table" -v begin="<!-- table of $table -->" '

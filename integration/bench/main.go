@@ -23,7 +23,20 @@ func main() {
 	pulls := flag.Int("pulls", 0, "measure so many pulls of the large image, as root, and nothing else")
 	user := flag.String("user", "", "who pulls by podrun and podman")
 	stage := flag.String("stage", "", "a directory for the disk that is pulled to, and the user's home")
+	networkRuns := flag.Int("networks", 0, "measure networks so many times, and nothing else")
+	kind := flag.String("traffic", "", "be one end of the traffic to measure; for this program's own use")
 	flag.Parse()
+	if *kind != "" || *networkRuns > 0 {
+		do := func() error { return benchNetworks(*networkRuns) }
+		if *kind != "" {
+			do = func() error { return runTraffic(*kind, flag.Arg(0)) }
+		}
+		if err := do(); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if *pulls > 0 {
 		if err := benchPulls(*pulls, *user, *stage); err != nil {
 			fmt.Fprintln(os.Stderr, "bench:", err)
