@@ -143,6 +143,9 @@ func (n *Network) Withdraw(id string) { n.names.withdraw(id) }
 // gateway, and else the host's resolvers.
 func (n *Network) resultDNS(out *Result, builtin bool) {
 	if len(out.DNS.Servers) > 0 {
+		if first, err := netip.ParseAddr(out.DNS.Servers[0]); err == nil && n.dns != nil && n.isOwn(first) {
+			out.DNS.ClusterDomain = n.ClusterDomain()
+		}
 		return
 	}
 	host := n.hostResolver().dns()

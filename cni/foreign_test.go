@@ -435,3 +435,39 @@ echo '{"code":3,"msg":"missing containerID"}'; exit 1`)
 		t.Errorf("%v", err)
 	}
 }
+
+// A network that names no resolvers has this node where that is the pods'
+// gateway, and else the host's.
+func TestResolversOfForeignNetworks(t *testing.T) {
+	f := newFolders(t)
+	conf := filepath.Join(t.TempDir(), "resolv.conf")
+	if err := os.WriteFile(conf, []byte("nameserver 192.0.2.99\nsearch host.example\noptions rotate\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n := openNetwork(t, stateDir(t), func(o *cni.Options) {
+		f.options(o)
+		o.Settings = cni.Settings{Subnet: netip.MustParsePrefix("10.88.0.0/24"), ResolvConf: conf}
+	})
+	for _, c := range []struct{ name, gateway, dns, want string }{
+		{"ours", "10.88.0.254", "", "{[10.88.0.254] [host.example] [rotate] cluster.local}"},
+		{"theirs", "10.88.0.77", "", "{[192.0.2.99] [host.example] [rotate] }"},
+		{"named", "10.88.0.254", `,"dns":{"nameservers":["192.0.2.53"],"search":["plugin.example"]}`, "{[192.0.2.53] [plugin.example] [] }"},
+		{"named-ours", "10.88.0.77", `,"dns":{"nameservers":["10.88.0.254"]}`, "{[10.88.0.254] [] [] cluster.local}"},
+	} {
+		f.plugin("give-"+c.name, fmt.Sprintf(`[ "$CNI_COMMAND" = ADD ] || exit 0
+up 10.88.0.200/24
+echo '{"cniVersion":"1.0.0","ips":[{"address":"10.88.0.200/24","gateway":%q}]%s}'`, c.gateway, c.dns))
+		f.network(c.name, "1.0.0", "give-"+c.name, "")
+		p := cni.Pod{ID: c.name, Network: c.name, NetNS: podNetNS(t)}
+		r, err := n.Add(t.Context(), p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprint(r.DNS); got != c.want {
+			t.Errorf("%s: got %s, want %s", c.name, got, c.want)
+		}
+		if err := n.Del(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
