@@ -148,7 +148,8 @@ func TestSaveLoad(t *testing.T) {
 					t.Errorf("loaded %+v", loaded)
 				}
 				img, err := fresh.Lookup(parse(t, names[2]))
-				if err != nil || img.Manifest != image.Digest(digest.String()) {
+				// An OCI layout has OCI's media types, and so another manifest.
+				if err != nil || (img.Manifest == image.Digest(digest.String())) != (format == image.FormatDocker) {
 					t.Fatalf("image %+v, %v; want manifest %s", img, err, digest)
 				}
 				if data, err := os.ReadFile(filepath.Join(mount(t, fresh, img), "base")); err != nil || string(data) != "x" {

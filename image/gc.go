@@ -193,7 +193,7 @@ func (s *Store) ownSize(id Digest) int64 {
 	}
 	for _, one := range u.Images {
 		if one.Image.ID == id {
-			return one.Unique + one.Blobs
+			return one.Unique + one.Own
 		}
 	}
 	return 0
@@ -251,12 +251,13 @@ type Collector struct {
 	inUse  func() (map[Digest][]string, error)
 	busy   func() bool
 	wake   chan struct{}
+	short  bool // the last time too little could go, which is said once
 }
 
 // NewCollector makes a collector. inUse tells which images are used, busy
 // whether there are pods.
 func (s *Store) NewCollector(p GCPolicy, inUse func() (map[Digest][]string, error), busy func() bool) *Collector {
-	return &Collector{s, p, inUse, busy, make(chan struct{}, 1)}
+	return &Collector{store: s, policy: p, inUse: inUse, busy: busy, wake: make(chan struct{}, 1)}
 }
 
 // Wake tells that there may be pods now. It does not block.
@@ -296,10 +297,12 @@ func (c *Collector) Run(ctx context.Context) {
 
 func (c *Collector) collect() {
 	done, err := c.store.Collect(c.policy, c.inUse, time.Now())
-	switch {
-	case err != nil:
+	if err != nil {
 		c.store.log.Warn("image collection", "err", err)
-	case done.Short > 0:
+		return
+	}
+	if done.Short > 0 && !c.short {
 		c.store.log.Warn("disk stays too full: what is left is in use or too new", "bytes", done.Short, "freed", done.Freed)
 	}
+	c.short = done.Short > 0
 }

@@ -55,10 +55,13 @@ type Usage struct {
 
 // ImageUsage is the part of one image.
 type ImageUsage struct {
-	Image  *Image `json:"image"`
-	Shared int64  `json:"shared"` // unpacked layers that another image has too
-	Unique int64  `json:"unique"` // unpacked layers that no other image has
-	Blobs  int64  `json:"blobs"`  // content that no other image has
+	Image   *Image `json:"image"`
+	Shared  int64  `json:"shared"`  // unpacked layers that another image has too
+	Unique  int64  `json:"unique"`  // unpacked layers that no other image has
+	Content int64  `json:"content"` // as it came
+	Own     int64  `json:"own"`     // of the content what no other image has
+	// Parts are what each layer, by diff ID, and each blob takes.
+	Parts map[string]int64 `json:"parts"`
 }
 
 // Usage measures the store. What layers take was counted when they were
@@ -95,8 +98,9 @@ func (s *Store) Usage() (*Usage, error) {
 		u.Blobs += info.Size()
 	}
 	for _, img := range images {
-		one := ImageUsage{Image: img}
+		one := ImageUsage{Image: img, Parts: map[string]int64{}}
 		for d := range distinct(img.Layers) {
+			one.Parts[string(d)] = sizes[d]
 			if layers[d] > 1 {
 				one.Shared += sizes[d]
 			} else {
@@ -104,8 +108,10 @@ func (s *Store) Usage() (*Usage, error) {
 			}
 		}
 		for d := range img.content() {
+			one.Parts[string(d)] = sizes[d]
+			one.Content += sizes[d]
 			if blobs[d] == 1 {
-				one.Blobs += sizes[d]
+				one.Own += sizes[d]
 			}
 		}
 		u.Images = append(u.Images, one)

@@ -3,6 +3,8 @@ package image
 import (
 	"archive/tar"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -29,6 +31,7 @@ type saving struct {
 	img       *Image
 	names     []Reference
 	documents []Blob // manifest and config
+	manifest  []byte // in place of the one that is kept; nil for that
 }
 
 // Save writes images, by name or ID, as a tar archive. An image named by its ID
@@ -41,6 +44,13 @@ func (s *Store) Save(ctx context.Context, w io.Writer, namesOrIDs []string, form
 	list, err := s.toSave(namesOrIDs)
 	if err != nil {
 		return err
+	}
+	if format == FormatOCI {
+		for _, one := range list {
+			if err := s.toOCI(one); err != nil {
+				return err
+			}
+		}
 	}
 	out := archiveWriter{ctx: ctx, s: s, w: tar.NewWriter(w), format: format, written: map[Digest]bool{}}
 	if err := out.write(list); err != nil {
@@ -80,6 +90,41 @@ func (s *Store) toSave(namesOrIDs []string) ([]*saving, error) {
 	}
 	return list, nil
 }
+
+// toOCI gives an image of docker's media types OCI's: by name, readers of an OCI
+// layout find no others in it. Config and layers stay as they are.
+func (s *Store) toOCI(one *saving) error {
+	data, err := s.readBlob(one.img.Manifest)
+	if err != nil {
+		return err
+	}
+	m, err := parseManifest(data)
+	if err != nil || m.MediaType != types.DockerManifestSchema2 {
+		return err
+	}
+	m.MediaType, m.Config.MediaType = types.OCIManifestSchema1, types.OCIConfigJSON
+	for i, l := range m.Layers {
+		switch l.MediaType {
+		case types.DockerLayer:
+			m.Layers[i].MediaType = types.OCILayer
+		case types.DockerUncompressedLayer:
+			m.Layers[i].MediaType = types.OCIUncompressedLayer
+		case dockerZstd:
+			m.Layers[i].MediaType = types.OCILayerZStd
+		}
+	}
+	if one.manifest, err = json.Marshal(m); err != nil {
+		return err
+	}
+	sum := sha256.Sum256(one.manifest)
+	one.documents[0] = Blob{
+		Digest: Digest("sha256:" + hex.EncodeToString(sum[:])), Size: int64(len(one.manifest)), MediaType: string(m.MediaType),
+	}
+	return nil
+}
+
+// dockerZstd is docker's type of a layer compressed with zstd.
+const dockerZstd = "application/vnd.docker.image.rootfs.diff.tar.zstd"
 
 // whole tells whether all of an image's content is here, and describes its
 // manifest and its config.
@@ -141,14 +186,20 @@ func (a *archiveWriter) write(list []*saving) error {
 	}
 	var docker []entry
 	for _, one := range list {
-		e := entry{Config: "blobs/sha256/" + one.img.ID.Hex()}
-		for _, b := range slices.Concat(one.documents, one.img.Blobs) {
-			if err := a.blob(b); err != nil {
+		e := entry{Config: blobName(one.img.ID)}
+		for i, b := range slices.Concat(one.documents, one.img.Blobs) {
+			err := error(nil)
+			if i == 0 && one.manifest != nil {
+				err = a.bytes(blobName(b.Digest), one.manifest)
+			} else {
+				err = a.blob(b)
+			}
+			if err != nil {
 				return err
 			}
 		}
 		for _, b := range one.img.Blobs {
-			e.Layers = append(e.Layers, "blobs/sha256/"+b.Digest.Hex())
+			e.Layers = append(e.Layers, blobName(b.Digest))
 		}
 		for _, d := range a.descriptors(one) {
 			index.Manifests = append(index.Manifests, d)
@@ -167,7 +218,7 @@ func (a *archiveWriter) write(list []*saving) error {
 
 // descriptors are what index.json says of an image, once for each name.
 func (a *archiveWriter) descriptors(one *saving) []v1.Descriptor {
-	hash, _ := v1.NewHash(string(one.img.Manifest)) // it is the name of a blob
+	hash, _ := v1.NewHash(string(one.documents[0].Digest)) // it is one
 	p := one.img.Platform
 	d := v1.Descriptor{
 		MediaType: types.MediaType(one.documents[0].MediaType), Size: one.documents[0].Size, Digest: hash,
@@ -197,12 +248,18 @@ func (a *archiveWriter) document(name string, v any) error {
 	if err != nil {
 		return err
 	}
+	return a.bytes(name, data)
+}
+
+func (a *archiveWriter) bytes(name string, data []byte) error {
 	if err := a.w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, Size: int64(len(data))}); err != nil {
 		return err
 	}
-	_, err = a.w.Write(data)
+	_, err := a.w.Write(data)
 	return err
 }
+
+func blobName(d Digest) string { return "blobs/sha256/" + d.Hex() }
 
 func (a *archiveWriter) blob(b Blob) (err error) {
 	if a.written[b.Digest] {
@@ -214,7 +271,7 @@ func (a *archiveWriter) blob(b Blob) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	if err := a.w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "blobs/sha256/" + b.Digest.Hex(), Mode: 0o644, Size: b.Size}); err != nil {
+	if err := a.w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: blobName(b.Digest), Mode: 0o644, Size: b.Size}); err != nil {
 		return err
 	}
 	_, err = io.CopyBuffer(struct{ io.Writer }{a.w}, struct{ io.Reader }{until(a.ctx, r)}, make([]byte, 256<<10))

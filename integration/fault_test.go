@@ -36,7 +36,7 @@ func TestFaultPointsAreAll(t *testing.T) {
 	}
 	slices.Sort(found)
 	found = slices.Compact(found)
-	want := slices.Concat(faultPoints, lifecycleFaultPoints, deletionFaultPoints, volumeFaultPoints, usersFaultPoints, pullFaultPoints, hostPortFaultPoints, networkFaultPoints)
+	want := slices.Concat(faultPoints, lifecycleFaultPoints, deletionFaultPoints, volumeFaultPoints, imageFaultPoints, usersFaultPoints, pullFaultPoints, hostPortFaultPoints, networkFaultPoints)
 	slices.Sort(want)
 	if !slices.Equal(found, want) {
 		t.Errorf("got  %q\nwant %q", found, want)

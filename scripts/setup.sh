@@ -6,7 +6,7 @@
 
 command -v "${GO:-go}" >/dev/null || die "Go is missing; see https://go.dev/doc/install"
 
-packages='gcc libc6-dev pkg-config libseccomp-dev uidmap busybox-static iproute2 util-linux'
+packages='gcc libc6-dev pkg-config libseccomp-dev uidmap busybox-static iproute2 util-linux skopeo'
 [ "${1:-}" = bench ] && packages="$packages podman runc slirp4netns passt catatonit containernetworking-plugins iptables containerd curl zstd e2fsprogs"
 
 missing=

@@ -55,6 +55,7 @@ var table = []struct {
 	{groupDocker, loginCommand},
 	{groupDocker, logoutCommand},
 	{groupDocker, networkCommand},
+	{groupDocker, systemCommand},
 	{groupPodrun, versionCommand},
 	{groupPodrun, doctorCommand},
 }
