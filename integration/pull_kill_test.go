@@ -1,14 +1,19 @@
 package integration
 
 import (
+	"archive/tar"
+	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
 
-	"get.podrun.dev/podrun/integration/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+
+	"get.podrun.dev/podrun/integration/registry"
 )
 
 // pullFaultPoints are the steps of a layer from its first entry to the disk.
@@ -98,4 +103,37 @@ func TestLayersRefused(t *testing.T) {
 	if left, _ := os.ReadDir(filepath.Join(e.data, "images", "tmp")); len(left) > 0 {
 		t.Errorf("left in tmp: %v", left)
 	}
+}
+
+// TestPullWarns: what of a layer cannot be kept is counted and said.
+func TestPullWarns(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, h := range []*tar.Header{
+		{Name: "dev/null", Typeflag: tar.TypeChar, Devmajor: 1, Devminor: 3, Mode: 0o666},
+		{Name: "label", Typeflag: tar.TypeReg, Mode: 0o644, PAXRecords: map[string]string{"SCHILY.xattr.trusted.label": "x"}},
+	} {
+		if err := w.WriteHeader(h); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.Bytes())), nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	pushImage(t, "library/warns:latest", layer)
+	r := e.run("pull", "warns")
+	want := []string{"Warning: layer ", "extended attributes are left out: trusted.label (1)"}
+	if os.Geteuid() != 0 {
+		want = append(want, "1 device node is left out (dev/null): an ordinary user may make none")
+	}
+	if r.code != 0 {
+		t.Errorf("want exit 0: %v", r)
+	}
+	mustContain(t, r.err, want...)
 }
