@@ -295,11 +295,10 @@ func TestImport(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, _ := json.Marshal(img.Config)
 	const want = `{"entrypoint":["/bin/sh","-c","run me"],"cmd":["a","b c"],"env":["A=b","C=d e","F=1","G=h i"],"user":"7:8","workingDir":"/w",` +
 		`"stopSignal":"SIGQUIT","exposedPorts":["53/udp","80/tcp"],"volumes":["/data"],"labels":{"x":"y z"}}`
 	slices.Sort(img.Config.ExposedPorts)
-	if got, _ = json.Marshal(img.Config); string(got) != want {
+	if got, _ := json.Marshal(img.Config); string(got) != want {
 		t.Errorf("config %s\nwant %s", got, want)
 	}
 	if data, err := os.ReadFile(filepath.Join(mount(t, s, img), "bin/f")); err != nil || string(data) != "x" {

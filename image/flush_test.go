@@ -55,7 +55,7 @@ func TestKillAtEachStep(t *testing.T) {
 				t.Fatalf("the pull ended with %v: %s", err, out)
 			}
 			s := openStore(t, dir)
-			img, err := s.Lookup(parse(t, ref))
+			_, err = s.Lookup(parse(t, ref))
 			named := strings.HasPrefix(fault, "pull.added") || strings.HasPrefix(fault, "pull.flushed") || fault == "none"
 			if named != (err == nil) {
 				t.Errorf("after the kill: %v", err)
@@ -64,7 +64,8 @@ func TestKillAtEachStep(t *testing.T) {
 			if left := leftovers(t, dir); len(left) != 0 || !named && len(layers) != 0 {
 				t.Errorf("left: %q in tmp, %d layers", left, len(layers))
 			}
-			if img, err = s.Pull(t.Context(), parse(t, ref), image.PullOptions{}); err != nil {
+			img, err := s.Pull(t.Context(), parse(t, ref), image.PullOptions{})
+			if err != nil {
 				t.Fatal(err)
 			}
 			root := mount(t, s, img)

@@ -201,9 +201,7 @@ func (a *archiveWriter) write(list []*saving) error {
 		for _, b := range one.img.Blobs {
 			e.Layers = append(e.Layers, blobName(b.Digest))
 		}
-		for _, d := range a.descriptors(one) {
-			index.Manifests = append(index.Manifests, d)
-		}
+		index.Manifests = append(index.Manifests, a.descriptors(one)...)
 		for _, ref := range one.names {
 			e.RepoTags = append(e.RepoTags, ref.Familiar())
 		}

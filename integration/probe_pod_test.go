@@ -40,7 +40,7 @@ command: [sleep, infinity]
 	e.kill9(e.nodePID())
 	e.pod("probed") // asked until the next node answers
 	e.ok("exec", "probed", "-c", "side", "--", "touch", "/started")
-	p = e.when("probed", "ready", func(p *corev1.Pod) bool { return condition(p, corev1.PodReady) == corev1.ConditionTrue })
+	e.when("probed", "ready", func(p *corev1.Pod) bool { return condition(p, corev1.PodReady) == corev1.ConditionTrue })
 	mustContain(t, row(e.ok("get", "pods"), "probed"), "probed 2/2 Running 0")
 	e.ok("exec", "probed", "-c", "side", "--", "app", "get", "http://127.0.0.1:8080/fail")
 	e.when("probed", "not ready", func(p *corev1.Pod) bool { return condition(p, corev1.PodReady) == corev1.ConditionFalse })

@@ -221,6 +221,7 @@ func (o *Objects) Delete(kind *pod.Kind, namespace, name string, d Deletion) (po
 			return notFound(kind, name)
 		case d.UID != "" && d.UID != string(v.GetUID()):
 			return apierrors.NewConflict(corev1.Resource(kind.Resource), name,
+				//lint:ignore ST1005 the words of Kubernetes
 				fmt.Errorf("Precondition failed: UID in precondition: %s, UID in object meta: %s", d.UID, v.GetUID()))
 		case kind == namespaceKind && name == corev1.NamespaceDefault:
 			return apierrors.NewForbidden(corev1.Resource(kind.Resource), name, errors.New("this namespace may not be deleted"))

@@ -29,7 +29,8 @@ ban 'http\.(Get|Post|Head|DefaultClient)\b' 'the default HTTP client waits for e
 ban 'time\.Sleep\(' 'a sleep cannot be cancelled: select on a timer and ctx.Done()'
 ban 'context\.TODO\(' 'context.TODO is not for what is merged'
 ban 'github.com/containers/gvisor-tap-vsock/pkg/(virtualnetwork|tap)"|google/gopacket' 'its packages cost the init of every container 5 ms (docs/decisions)'
-ban 'exec\.Command' 'podrun executes nothing but itself, newuidmap, newgidmap and foreign CNI plugins' ':!node' ':!cni' ':!internal/need'
+ban 'exec\.Command(Context)?\(' 'podrun executes nothing but itself, newuidmap, newgidmap, foreign CNI plugins, credential helpers, and what shows a diff' \
+	':!node' ':!cni' ':!internal/need' ':!image/keychain.go' ':!cmd/podrun/diff.go'
 ban 'TODO|FIXME|XXX' 'unfinished'
 git grep -nE 't\.Skip(f|Now)?\(' -- '*_test.go' ':!internal/need' && {
 	echo 'a need that is not met fails the test: internal/need'

@@ -118,6 +118,7 @@ func (s *Supervisor) Delete(namespace, name string, o metav1.DeleteOptions) (*co
 		}
 		if p := o.Preconditions; p != nil && p.UID != nil && *p.UID != result.UID {
 			return apierrors.NewConflict(corev1.Resource("pods"), name,
+				//lint:ignore ST1005 the words of Kubernetes
 				fmt.Errorf("Precondition failed: UID in precondition: %s, UID in object meta: %s", *p.UID, result.UID))
 		}
 		seconds := int64(30)

@@ -107,7 +107,7 @@ func TestContainerIDs(t *testing.T) {
 		}
 		seen[id] = true
 	}
-	if containerID("u", "a", 1) != containerID("u", "a", 1) {
+	if first, again := containerID("u", "a", 1), containerID("u", "a", 1); first != again {
 		t.Error("one incarnation has two ids")
 	}
 }

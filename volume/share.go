@@ -1,6 +1,8 @@
 package volume
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -57,7 +59,7 @@ func makeTarget(path string, dir bool) error {
 	}
 	if dir {
 		err := os.Mkdir(path, 0o700)
-		if os.IsExist(err) {
+		if errors.Is(err, fs.ErrExist) {
 			return nil
 		}
 		return err

@@ -127,7 +127,8 @@ func (u *unpacker) entry(ctx context.Context, h *tar.Header, body io.Reader) err
 	switch h.Typeflag {
 	case tar.TypeXGlobalHeader: // such as git archive's comment
 		return nil
-	case tar.TypeReg, tar.TypeRegA, tar.TypeCont, tar.TypeGNUSparse, tar.TypeDir, tar.TypeLink, //nolint:staticcheck // TypeRegA is in old layers
+	//lint:ignore SA1019 old layers have it
+	case tar.TypeReg, tar.TypeRegA, tar.TypeCont, tar.TypeGNUSparse, tar.TypeDir, tar.TypeLink,
 		tar.TypeSymlink, tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
 	default:
 		return fmt.Errorf("%q is of a type that no layer has (%q)", h.Name, h.Typeflag)
