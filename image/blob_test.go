@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -124,5 +125,28 @@ func forgetContent(t *testing.T, s *image.Store, dir string) {
 	data, _ = json.Marshal(file)
 	if err := os.WriteFile(path, data, 0o600); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A layer can be removed while it is still being brought to disk.
+func TestRemoveDuringFlush(t *testing.T) {
+	srv := newServer(t)
+	var entries []entry
+	for i := range 200 { // what takes a while to remove
+		entries = append(entries, entry{name: fmt.Sprintf("f%d", i)})
+	}
+	srv.push(t, "a", imageOf(t, tarOf(t, entries...), tarOf(t, entry{name: "b"})))
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	for range 100 {
+		if _, err := s.Pull(t.Context(), parse(t, srv.host+"/a"), image.PullOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Remove(t.Context(), srv.host+"/a", nil, false); err != nil {
+			t.Fatal(err)
+		}
+		if left := leftovers(t, dir); len(left) != 0 {
+			t.Fatalf("left in tmp: %v", left)
+		}
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"get.podrun.dev/podrun/internal/fault"
 	"get.podrun.dev/podrun/internal/hint"
 )
@@ -156,7 +158,22 @@ func (s *Store) sweep() error {
 	if trash == "" {
 		return err
 	}
-	return errors.Join(err, os.RemoveAll(trash))
+	return errors.Join(err, removeTree(trash))
+}
+
+// removeTries is how often a directory is removed again to which something came
+// meanwhile. A flush writes one file to each layer.
+const removeTries = 8
+
+// removeTree removes layers that a flush may still be writing a file to: it
+// holds their directories open.
+func removeTree(dir string) error {
+	for try := 1; ; try++ {
+		err := os.RemoveAll(dir)
+		if !errors.Is(err, unix.ENOTEMPTY) || try == removeTries {
+			return err
+		}
+	}
 }
 
 func (s *Store) setAside() (trash string, err error) {
