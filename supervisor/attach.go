@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 )
@@ -60,15 +59,8 @@ func (s *Supervisor) Attach(namespace, name string, o AttachOptions) (*Attachmen
 		s.waiting.add(a)
 		return a, nil
 	}
-	p, _, err := s.stored(namespace, name)
-	if err != nil {
+	if a.container, err = s.enterable(namespace, name, o.Container, "attach"); err != nil {
 		return nil, err
-	}
-	if a.container, err = pickContainer(p, o.Container); err != nil {
-		return nil, err
-	}
-	if p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
-		return nil, apierrors.NewBadRequest(fmt.Sprintf("cannot attach a container in a completed pod; current phase is %s", p.Status.Phase))
 	}
 	// In this order: a container that is made meanwhile finds it waiting.
 	s.waiting.add(a)

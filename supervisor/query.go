@@ -237,6 +237,22 @@ func pickContainer(p *corev1.Pod, name string) (string, error) {
 	return "", apierrors.NewBadRequest(fmt.Sprintf("container %s is not valid for pod %s", name, p.Name))
 }
 
+// enterable names the container that somebody wants to exec into or attach, of
+// a pod that is not over.
+func (s *Supervisor) enterable(namespace, name, container, verb string) (string, error) {
+	p, _, err := s.stored(namespace, name)
+	if err == nil {
+		container, err = pickContainer(p, container)
+	}
+	if err != nil {
+		return "", err
+	}
+	if p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
+		return "", apierrors.NewBadRequest(fmt.Sprintf("cannot %s a container in a completed pod; current phase is %s", verb, p.Status.Phase))
+	}
+	return container, nil
+}
+
 // ExecOptions is a program to run in a container that runs.
 type ExecOptions struct {
 	Container             string // "" when the pod has only one
@@ -253,15 +269,8 @@ func (s *Supervisor) Exec(ctx context.Context, namespace, name string, o ExecOpt
 	if err != nil {
 		return nil, err
 	}
-	p, _, err := s.stored(namespace, name)
-	if err != nil {
+	if o.Container, err = s.enterable(namespace, name, o.Container, "exec into"); err != nil {
 		return nil, err
-	}
-	if o.Container, err = pickContainer(p, o.Container); err != nil {
-		return nil, err
-	}
-	if p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
-		return nil, apierrors.NewBadRequest(fmt.Sprintf("cannot exec into a container in a completed pod; current phase is %s", p.Status.Phase))
 	}
 	c := w.container(o.Container)
 	if c == nil || c.box == nil || c.isOver() || !c.box.Started() {

@@ -62,14 +62,10 @@ before anything is done: one mistake, and nothing is.`,
 }
 
 func (c *cli) apply(ctx context.Context, o *applyOptions) error {
-	objects, err := o.files.read(ctx, c)
-	if err == nil {
-		err = validate(objects)
-	}
+	objects, err := o.files.load(ctx, c)
 	if err != nil {
 		return err
 	}
-	inOrder(objects)
 	client, err := c.connect(ctx)
 	if err != nil {
 		return err

@@ -63,15 +63,7 @@ input, with -t by its terminal.
 }
 
 func (c *cli) attach(ctx context.Context, target string, o *attachOptions) error {
-	name, err := podName(target)
-	if err != nil {
-		return err
-	}
-	client, err := c.connect(ctx)
-	if err != nil {
-		return err
-	}
-	p, err := client.GetPod(ctx, c.ns(), name)
+	client, p, err := c.findPod(ctx, target)
 	if err != nil {
 		return err
 	}
@@ -86,7 +78,7 @@ func (c *cli) attach(ctx context.Context, target string, o *attachOptions) error
 	}
 	spec := containerOf(p, o.container)
 	if spec == nil {
-		return plainf("cannot attach to the container: container %s not found in pod %s", o.container, name)
+		return plainf("cannot attach to the container: container %s not found in pod %s", o.container, p.Name)
 	}
 	return (&attachment{c: c, client: client, pod: p, spec: spec, o: o}).run(ctx)
 }

@@ -41,14 +41,10 @@ func createCommand(c *cli) *cobra.Command {
 			case len(files.sources) == 0:
 				return &usageError{message: "must specify -f", noHelp: true}
 			}
-			objects, err := files.read(command.Context(), c)
-			if err == nil {
-				err = validate(objects)
-			}
+			objects, err := files.load(command.Context(), c)
 			if err != nil {
 				return err
 			}
-			inOrder(objects)
 			return c.create(command.Context(), objects, &o)
 		},
 	}

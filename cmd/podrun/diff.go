@@ -56,14 +56,10 @@ func (c *cli) diff(ctx context.Context, args []string, files *manifestFlags) (er
 	if len(files.sources) == 0 {
 		return &usageError{message: "must specify -f", noHelp: true}
 	}
-	objects, err := files.read(ctx, c)
-	if err == nil {
-		err = validate(objects)
-	}
+	objects, err := files.load(ctx, c)
 	if err != nil {
 		return err
 	}
-	inOrder(objects)
 	client, err := c.connect(ctx)
 	if err != nil {
 		return err

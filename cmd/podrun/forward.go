@@ -53,19 +53,11 @@ containers.`,
 }
 
 func (c *cli) portForward(ctx context.Context, target string, ports []string, o *forwardOptions) error {
-	name, err := podName(target)
-	if err != nil {
-		return err
-	}
 	addresses, err := listenAddresses(o.addresses)
 	if err != nil {
 		return err
 	}
-	client, err := c.connect(ctx)
-	if err != nil {
-		return err
-	}
-	p, err := client.GetPod(ctx, c.ns(), name)
+	client, p, err := c.findPod(ctx, target)
 	if err != nil {
 		return err
 	}

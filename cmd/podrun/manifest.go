@@ -91,6 +91,20 @@ func (f *manifestFlags) read(ctx context.Context, c *cli) ([]*pod.Object, error)
 	return objects, nil
 }
 
+// load reads objects that are to be made: checked, and in that order. One
+// mistake, and there are none.
+func (f *manifestFlags) load(ctx context.Context, c *cli) ([]*pod.Object, error) {
+	objects, err := f.read(ctx, c)
+	if err == nil {
+		err = validate(objects)
+	}
+	if err != nil {
+		return nil, err
+	}
+	inOrder(objects)
+	return objects, nil
+}
+
 // validate checks objects as the node will, so that nothing is sent when
 // anything is wrong.
 func validate(objects []*pod.Object) error {

@@ -36,15 +36,7 @@ To reach another port of a pod for a while, use port-forward.`,
 }
 
 func (c *cli) port(ctx context.Context, target string, args []string) error {
-	name, err := podName(target)
-	if err != nil {
-		return err
-	}
-	client, err := c.connect(ctx)
-	if err != nil {
-		return err
-	}
-	p, err := client.GetPod(ctx, c.ns(), name)
+	_, p, err := c.findPod(ctx, target)
 	if err != nil {
 		return err
 	}
@@ -72,8 +64,8 @@ func (c *cli) port(ctx context.Context, target string, args []string) error {
 		}
 	}
 	if !found {
-		return hint.Wrap(fmt.Errorf("no host port leads to port %s of pod %q", inside, name),
-			fmt.Sprintf("for a while \"podrun port-forward %s %d\" does", name, n))
+		return hint.Wrap(fmt.Errorf("no host port leads to port %s of pod %q", inside, p.Name),
+			fmt.Sprintf("for a while \"podrun port-forward %s %d\" does", p.Name, n))
 	}
 	return nil
 }

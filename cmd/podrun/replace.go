@@ -65,14 +65,10 @@ and made again: so a pod can change in every field.`,
 }
 
 func (c *cli) replace(ctx context.Context, o *replaceOptions) error {
-	objects, err := o.files.read(ctx, c)
-	if err == nil {
-		err = validate(objects)
-	}
+	objects, err := o.files.load(ctx, c)
 	if err != nil {
 		return err
 	}
-	inOrder(objects)
 	client, err := c.connect(ctx)
 	if err != nil {
 		return err

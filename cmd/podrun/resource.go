@@ -1,11 +1,13 @@
 package main
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"get.podrun.dev/podrun/node"
@@ -118,6 +120,20 @@ func parseTargets(args []string) ([]target, error) {
 
 // named tells whether the targets are objects by name, not whole kinds.
 func named(targets []target) bool { return len(targets) > 0 && len(targets[0].names) > 0 }
+
+// findPod connects to the node and gets the pod that arg names.
+func (c *cli) findPod(ctx context.Context, arg string) (*node.Client, *corev1.Pod, error) {
+	name, err := podName(arg)
+	if err != nil {
+		return nil, nil, err
+	}
+	client, err := c.connect(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	p, err := client.GetPod(ctx, c.ns(), name)
+	return client, p, err
+}
 
 // podName reads POD or pod/POD.
 func podName(arg string) (string, error) {
