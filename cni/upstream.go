@@ -130,7 +130,8 @@ func (u *upstreams) ask(ctx context.Context, query *dns.Msg, conf hostResolver) 
 			u.heard(s, !errors.Is(err, context.DeadlineExceeded), time.Now())
 		})
 	}
-	ctx, cancel := context.WithTimeout(ctx, min(time.Duration(conf.attempts)*conf.timeout, maxAsk))
+	// Not ctx: what learns of silent ones has that.
+	during, cancel := context.WithTimeout(ctx, min(time.Duration(conf.attempts)*conf.timeout, maxAsk))
 	defer cancel()
 	replies := make(chan reply, len(servers)*conf.attempts)
 	var wait sync.WaitGroup
@@ -138,14 +139,14 @@ func (u *upstreams) ask(ctx context.Context, query *dns.Msg, conf hostResolver) 
 	defer cancel()
 	send := func(i int) {
 		wait.Go(func() {
-			ctx, cancel := context.WithTimeout(ctx, conf.timeout)
+			ctx, cancel := context.WithTimeout(during, conf.timeout)
 			defer cancel()
 			m, err := u.exchange(ctx, query, servers[i], conf)
 			replies <- reply{i, m, err}
 		})
 	}
 	r := race{conf: conf, began: make([]time.Time, len(servers)), replies: make([]*reply, len(servers)), send: send}
-	m, err := r.run(ctx, replies)
+	m, err := r.run(during, replies)
 	now := time.Now()
 	for i, s := range servers {
 		switch {
