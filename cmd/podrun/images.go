@@ -76,21 +76,7 @@ func (c *cli) images(ctx context.Context, o *imagesOptions) error {
 	if err != nil {
 		return err
 	}
-	var lines []namedImage
-	for i := range list {
-		names := list[i].References
-		if len(names) == 0 {
-			names = []string{""}
-		}
-		for _, name := range names {
-			if line := (namedImage{&list[i], name}); keep(line) {
-				lines = append(lines, line)
-			}
-		}
-	}
-	shown := slices.DeleteFunc(list, func(img node.Image) bool {
-		return !slices.ContainsFunc(lines, func(l namedImage) bool { return l.ID == img.ID })
-	})
+	lines, shown := selectImages(list, keep)
 	switch {
 	case o.output == "json":
 		data, err := json.MarshalIndent(shown, "", "    ")
@@ -108,6 +94,28 @@ func (c *cli) images(ctx context.Context, o *imagesOptions) error {
 		return imageRecords(lines, o.whole, time.Now()).print(c.out, o.format)
 	}
 	return dockerTable(c.out, imageTable(lines, o.whole, o.digests, time.Now()), true)
+}
+
+// selectImages returns the lines to show, and the images that they are of. The
+// lines point into list, which stays as it is.
+func selectImages(list []node.Image, keep func(namedImage) bool) (lines []namedImage, shown []node.Image) {
+	shown = []node.Image{}
+	for i := range list {
+		before := len(lines)
+		names := list[i].References
+		if len(names) == 0 {
+			names = []string{""}
+		}
+		for _, name := range names {
+			if line := (namedImage{&list[i], name}); keep(line) {
+				lines = append(lines, line)
+			}
+		}
+		if len(lines) > before {
+			shown = append(shown, list[i])
+		}
+	}
+	return lines, shown
 }
 
 // parseImageFilters returns what tells whether a line is to be shown: each kind
