@@ -131,6 +131,7 @@ func (c *peer) Read(b []byte) (int, error) {
 	var oob [128]byte // 3 descriptors need 32
 	for {
 		n, oobn, _, _, err := c.ReadMsgUnix(b, oob[:])
+		n = max(n, 0) // the system call's -1, when the client closed without reading all
 		if oobn > 0 && c.take(oob[:oobn]) {
 			n--
 		}

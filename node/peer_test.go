@@ -62,6 +62,28 @@ func TestListenReplacesStaleSocket(t *testing.T) {
 	_ = first.(*listener).UnixListener.Close()
 }
 
+// TestPeerReset: a client that goes without having read its answer is an error
+// of 0 bytes; net/http's reader panics at fewer.
+func TestPeerReset(t *testing.T) {
+	p, l := listen(t)
+	client, err := net.Dial("unix", p.Socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Write([]byte("nobody reads this")); err != nil {
+		t.Fatal(err)
+	}
+	_ = client.Close()
+	if n, err := c.Read(make([]byte, 16)); n != 0 || !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("Read = %d, %v; want 0, %v", n, err, syscall.ECONNRESET)
+	}
+}
+
 func TestPeerOfAnotherUser(t *testing.T) {
 	if os.Geteuid() != 0 {
 		// Only root can become another user; TestLaunch shows that the
