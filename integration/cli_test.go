@@ -347,6 +347,9 @@ busybox +latest +[0-9a-f]{12} +.*
 		t.Errorf("layers are left: %v", left)
 	}
 	mustMatch(t, e.ok("images"), `REPOSITORY +TAG +IMAGE ID +CREATED +SIZE\n`)
+	if r := e.run("rmi", "-f", "busybox"); r.code != 0 || r.out != "" || !strings.Contains(r.err, `cannot remove image "busybox": no such image`) {
+		t.Errorf("rmi -f of what is gone: %v", r)
+	}
 }
 
 // TestVersion says which node runs, and starts none.
