@@ -654,6 +654,11 @@ func TestReferences(t *testing.T) {
 			t.Errorf("ParseReference(%q) = %s, want an error", in, r)
 		}
 	}
+	for in, want := range map[string]string{"Bad_NAME": "can only contain", "x:": "must specify a tag", "x:a b": "tag can only contain"} {
+		if _, err := image.ParseReference(in); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("ParseReference(%q): %v, want %q", in, err, want)
+		}
+	}
 }
 
 func FuzzParseReference(f *testing.F) {

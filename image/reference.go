@@ -42,7 +42,7 @@ func ParseReference(s string) (Reference, error) {
 		return Reference{}, errors.New("image name is empty")
 	}
 	base, digest, hasDigest := strings.Cut(s, "@")
-	ref, err := name.ParseReference(base, name.WithDefaultRegistry("index."+dockerHub))
+	ref, err := name.NewTag(base, name.WithDefaultRegistry("index."+dockerHub))
 	if err != nil {
 		return Reference{}, fmt.Errorf("%q is not an image name: %w", s, plain(err))
 	}
