@@ -49,8 +49,11 @@ func TestImageArchives(t *testing.T) {
 	e.ok("save", "--format", "oci-dir", "-o", "oci", "busybox")
 	mustContain(t, e.fails(1, "save", "--format", "oci-dir", "-o", "oci", "busybox"), "oci is not empty")
 	mustContain(t, e.fails(1, "save", "-o", "x.tar", "nosuch"), "nosuch: no such image")
-	if _, err := os.Stat(filepath.Join(e.home, "x.tar")); err == nil {
-		t.Error("a save that failed left a file")
+	mustContain(t, e.fails(1, "save", "--format", "oci-dir", "-o", "x", "nosuch"), "nosuch: no such image")
+	for _, name := range []string{"x.tar", "x"} {
+		if _, err := os.Stat(filepath.Join(e.home, name)); err == nil {
+			t.Errorf("a save that failed left %s", name)
+		}
 	}
 	if info, err := os.Stat(filepath.Join(e.home, "docker.tar")); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("mode of a saved file: %v, %v", info.Mode(), err)

@@ -63,7 +63,9 @@ func (c *cli) save(ctx context.Context, names []string, output, format string) e
 	switch {
 	case format == formatOCIDir:
 		request.Format = formatOCIArchive
-		err = client.Save(ctx, request, func(r io.Reader) error { return unpackLayout(r, output) })
+		err = saveDir(output, func() error {
+			return client.Save(ctx, request, func(r io.Reader) error { return unpackLayout(r, output) })
+		})
 	case output == "":
 		err = client.Save(ctx, request, func(r io.Reader) error { return copyTo(c.out, r) })
 	default:
@@ -100,6 +102,19 @@ func saveFile(path string, write func(io.Writer) error) (err error) {
 		return err
 	}
 	return os.Rename(f.Name(), path)
+}
+
+// saveDir writes a directory, which goes again when that fails, unless it was
+// there before.
+func saveDir(dir string, write func() error) error {
+	_, before := os.Lstat(dir)
+	err := write()
+	if err != nil && errors.Is(before, os.ErrNotExist) {
+		if rerr := os.RemoveAll(dir); rerr != nil {
+			return errors.Join(err, rerr)
+		}
+	}
+	return err
 }
 
 // unpackLayout makes a directory of an archive of an OCI image layout. A layout
