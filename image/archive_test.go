@@ -240,6 +240,7 @@ func TestLoadBroken(t *testing.T) {
 		{"text", []byte("root:x:0:0:root\n"), "neither an OCI image layout nor"},
 		{"nothing", nil, "neither an OCI image layout nor"},
 		{"other tar", tarOf(t, entry{name: "f"}), "neither an OCI image layout nor"},
+		{"skopeo's dir", tarOf(t, entry{name: "manifest.json", data: `{"schemaVersion": 2}`}), "neither an OCI image layout nor"},
 		{"cut", good[:700], "unexpected EOF"},
 		{"cut gzip", gzipped(good)[:200], "unexpected EOF"},
 		{"docker before 1.10", tarOf(t, entry{name: "repositories", data: "{}"}), "before 1.10"},

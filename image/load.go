@@ -251,6 +251,9 @@ func inDockerArchive(sp *spool) ([]*incoming, error) {
 		Layers   []string
 	}
 	if err := json.Unmarshal(data, &entries); err != nil {
+		if not := (*json.UnmarshalTypeError)(nil); errors.As(err, &not) && not.Field == "" { // skopeo's "dir:" has a manifest of this name
+			return nil, errNoArchive
+		}
 		return nil, fmt.Errorf("manifest.json: %w", err)
 	}
 	var list []*incoming
