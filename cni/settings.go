@@ -80,11 +80,15 @@ func parseSettings(data []byte) (s Settings, err error) {
 		var unknown *toml.StrictMissingError
 		if errors.As(err, &unknown) && len(unknown.Errors) > 0 {
 			row, _ := unknown.Errors[0].Position()
-			return s, fmt.Errorf("line %d: there is no setting %q", row, unknown.Errors[0].Key())
+			return s, fmt.Errorf("line %d: there is no setting %q", row, strings.Join(unknown.Errors[0].Key(), "."))
 		}
 		var where *toml.DecodeError
 		if errors.As(err, &where) {
 			row, _ := where.Position()
+			if key := where.Key(); len(key) > 0 && strings.Contains(err.Error(), "cannot decode") {
+				// The library names our type, which is nothing to a person.
+				return s, fmt.Errorf("line %d: %s has a value of another type than is needed", row, strings.Join(key, "."))
+			}
 			return s, fmt.Errorf("line %d: %w", row, err)
 		}
 		return s, err
