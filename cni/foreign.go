@@ -251,8 +251,11 @@ func withPortMappings(list *libcni.NetworkConfigList, p *Pod) {
 func unknownCapabilities(list *libcni.NetworkConfigList, asked map[string]any) error {
 	for _, name := range []string{"ips", "mac"} {
 		if asked[name] != nil && !capable(list, name) {
-			return hint.Wrap(fmt.Errorf("network %q has no plugin with the capability %s", list.Name, name),
-				fmt.Sprintf(`add "capabilities": {"%s": true} to a plugin of its list that can do it, or take the annotation away`, name))
+			mend := fmt.Sprintf(`add "capabilities": {"%s": true} to a plugin of its list that can do it, or take the annotation away`, name)
+			if list.Name == networkName { // which has no file to add it to
+				mend = "name a network that has one by podrun.dev/network, or take the annotation away"
+			}
+			return hint.Wrap(fmt.Errorf("network %q has no plugin with the capability %s", list.Name, name), mend)
 		}
 	}
 	return nil
