@@ -126,6 +126,7 @@ func TestHostPorts(t *testing.T) {
 		same(t, e.ok("port", "web"), fmt.Sprintf("80/tcp -> 0.0.0.0:%d\n80/tcp -> [::]:%d\n80/udp -> 0.0.0.0:%d\n80/udp -> [::]:%d\n", port, port, port, port))
 		same(t, e.ok("port", "web", "80/udp"), fmt.Sprintf("0.0.0.0:%d\n[::]:%d\n", port, port))
 		same(t, e.fails(1, "port", "web", "81"), "podrun: no host port leads to port 81/tcp of pod \"web\"; for a while \"podrun port-forward web 81\" does\n")
+		same(t, e.fails(1, "port", "web", "81/udp"), "podrun: no host port leads to port 81/udp of pod \"web\"; \"podrun port web\" lists those that there are\n")
 	})
 	t.Run("restart of the group", func(t *testing.T) {
 		e.ok("stop", "-t", "0", "web/other")

@@ -64,8 +64,11 @@ func (c *cli) port(ctx context.Context, target string, args []string) error {
 		}
 	}
 	if !found {
-		return hint.Wrap(fmt.Errorf("no host port leads to port %s of pod %q", inside, p.Name),
-			fmt.Sprintf("for a while \"podrun port-forward %s %d\" does", p.Name, n))
+		none := fmt.Errorf("no host port leads to port %s of pod %q", inside, p.Name)
+		if inside != fmt.Sprintf("%d/tcp", n) { // port-forward is of TCP only
+			return hint.Wrap(none, fmt.Sprintf("\"podrun port %s\" lists those that there are", p.Name))
+		}
+		return hint.Wrap(none, fmt.Sprintf("for a while \"podrun port-forward %s %d\" does", p.Name, n))
 	}
 	return nil
 }
