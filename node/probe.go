@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"get.podrun.dev/podrun/cni"
 	"get.podrun.dev/podrun/internal/hint"
 	"get.podrun.dev/podrun/internal/linux"
 )
@@ -46,9 +47,19 @@ func Probe(ctx context.Context) []Check {
 		checks = append(checks, checkIDs(outerUID(), ns)...)
 		checks = append(checks, checkOverlay())
 	default:
-		return append(probeNamespace(ctx), checkSeccomp(), checkTUN())
+		return append(append(probeNamespace(ctx), checkSeccomp(), checkTUN()), checkSettings()...)
 	}
-	return append(checks, checkCgroup("self", inside || !mayMount()), checkSeccomp(), checkTUN())
+	return append(append(checks, checkCgroup("self", inside || !mayMount()), checkSeccomp(), checkTUN()), checkSettings()...)
+}
+
+// checkSettings reads network.toml, of which there is nothing to say unless it
+// keeps the next node from starting.
+func checkSettings() []Check {
+	_, err := cni.ReadSettings(networkSettings()...)
+	if err == nil {
+		return nil
+	}
+	return []Check{{Name: "network.toml", Detail: "the next node cannot start: " + err.Error(), Mend: hint.Of(err)}}
 }
 
 // outerUID is who root of this namespace is outside.
