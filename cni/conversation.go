@@ -163,6 +163,7 @@ func (c *conversations) open(key conversationKey) (*conversation, error) {
 		return nil, err
 	}
 	n := &conversation{key: key}
+	n.last.Store(time.Now().UnixNano()) // what opens it is about to be sent
 	var fd int
 	if key.protocol == unix.IPPROTO_UDP {
 		fd, err = unix.Socket(family(to.Addr()), unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_UDP)
@@ -229,7 +230,7 @@ func (n *conversation) send(p packet, payload []byte) error {
 		return true
 	})
 	if outer != nil {
-		return outer
+		return os.ErrClosed // in the meantime; package os does not say it so
 	}
 	return err
 }
