@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/types"
@@ -116,9 +117,15 @@ func (n *Network) findPlugins(list *libcni.NetworkConfigList) error {
 	return nil
 }
 
+// versionTimeout bounds how long plugins may take to say what they know: one
+// that hangs leaves time for its work to be undone.
+const versionTimeout = 2 * time.Second
+
 // tooOld returns err, unless a plugin does not know the list's version of CNI:
 // then its complaint is of what it does not understand.
 func (n *Network) tooOld(ctx context.Context, list *libcni.NetworkConfigList, err error) error {
+	ctx, cancel := context.WithTimeout(ctx, versionTimeout)
+	defer cancel()
 	for _, p := range list.Plugins {
 		known, verr := n.foreign.GetVersionInfo(ctx, p.Network.Type)
 		if verr != nil || slices.Contains(known.SupportedVersions(), list.CNIVersion) {
