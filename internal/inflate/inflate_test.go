@@ -38,15 +38,15 @@ func packed(t testing.TB, level int, parts ...[]byte) []byte {
 // samples are data of all kinds, some larger than the buffers.
 func samples() map[string][]byte {
 	random := rand.New(rand.NewChaCha8([32]byte{1}))
-	noise := make([]byte, 1<<20)
+	noise := make([]byte, 300_000)
 	for i := range noise {
 		noise[i] = byte(random.Uint32())
 	}
 	var text strings.Builder
-	for text.Len() < 2<<20 {
+	for text.Len() < 750_000 {
 		fmt.Fprintf(&text, "line %d of %d\n", random.IntN(1000), random.IntN(1<<uint(random.IntN(20))))
 	}
-	skewed := make([]byte, 1<<20) // codes of all lengths
+	skewed := make([]byte, 300_000) // codes of all lengths
 	for i := range skewed {
 		for skewed[i] < 255 && random.IntN(16) > 2 {
 			skewed[i]++
@@ -59,7 +59,7 @@ func samples() map[string][]byte {
 	random.Shuffle(len(fibonacci), func(i, j int) { fibonacci[i], fibonacci[j] = fibonacci[j], fibonacci[i] })
 	far := append(append(bytes.Clone(noise[:32<<10]), noise[:32<<10]...), noise[:300]...)
 	return map[string][]byte{
-		"nothing": nil, "a byte": {'x'}, "zeros": make([]byte, 3<<20), "noise": noise, "text": []byte(text.String()),
+		"nothing": nil, "a byte": {'x'}, "zeros": make([]byte, 600_000), "noise": noise, "text": []byte(text.String()),
 		"skewed": skewed, "fibonacci": fibonacci, "the farthest match": far, "mixed": append(append(bytes.Clone(noise[:100_000]), text.String()[:700_000]...), noise[:70_000]...),
 	}
 }
