@@ -63,8 +63,8 @@ func TestCollect(t *testing.T) {
 		}
 		ids[name] = img.ID
 	}
-	// a, the oldest, has just been used.
-	if _, err := s.Lookup(parse(t, srv.host+"/a")); err != nil {
+	// a, the oldest, has just been asked for again.
+	if _, err := s.Pull(t.Context(), parse(t, srv.host+"/a"), image.PullOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	policy := image.GCPolicy{High: 60, Low: 50, MinAge: 2 * time.Minute, Period: time.Minute}

@@ -97,6 +97,9 @@ func (s *Store) pull(ctx context.Context, ref Reference, o PullOptions) (*Image,
 	s.mu.Lock()
 	n, known := s.byName[ref.String()]
 	img := s.images[n.ID]
+	if known {
+		s.use(n.ID) // whether or not it turns out to be here already
+	}
 	s.mu.Unlock()
 	known = known && want.suits(img.Platform) && (!o.Content || s.complete(img))
 	if known && ref.Digest() != "" && n.Top == ref.Digest() {
