@@ -312,6 +312,9 @@ func (n *Network) verify(a *attachment, list *libcni.NetworkConfigList, r *Resul
 				return fmt.Errorf("the answer has the address %s, which pod %s has", addr, other.name())
 			}
 		}
+		if err := n.overlap(ip); err != nil {
+			return err
+		}
 		if n.plan.subnet.Contains(addr) {
 			// Of the built-in network's subnet, as with a macvlan on its bridge:
 			// reserved there too.
@@ -321,6 +324,41 @@ func (n *Network) verify(a *attachment, list *libcni.NetworkConfigList, r *Resul
 		}
 	}
 	return nil
+}
+
+// overlap is an error when a network that has ip brought an interface into the
+// pod network with a subnet of the built-in network's addresses: what is for
+// the pods of one would go to the other. A macvlan on the bridge brings none.
+func (n *Network) overlap(ip netip.Prefix) error {
+	own := n.plan.subnet
+	if ip.Addr().Is6() {
+		own = n.plan.subnet6
+	}
+	if !own.IsValid() || !own.Overlaps(ip) {
+		return nil
+	}
+	return inNamespace(n.pods.Fd(), func() error {
+		links, err := net.Interfaces()
+		if err != nil {
+			return err
+		}
+		for _, link := range links {
+			if link.Name == bridgeName {
+				continue
+			}
+			addresses, err := link.Addrs()
+			if err != nil {
+				return err
+			}
+			for _, a := range addresses {
+				if theirs, err := netip.ParsePrefix(a.String()); err == nil && own.Overlaps(theirs.Masked()) {
+					return hint.Wrap(fmt.Errorf("its interface %s has %s, and the built-in network has %s", link.Name, theirs, own),
+						"give one of them another subnet: in its list, or in network.toml")
+				}
+			}
+		}
+		return nil
+	})
 }
 
 // hasAddress tells whether a pod was given addr.

@@ -125,6 +125,7 @@ func TestBadPlugins(t *testing.T) {
 		"loopback":   {answer("127.0.0.1"), "127.0.0.1, which is no pod's"},
 		"boasts":     {`up 192.0.2.5/24; ` + answer("192.0.2.6"), "192.0.2.6, which no interface of the pod has"},
 		"the gate":   {`up 10.88.0.1/16; ` + answer("10.88.0.1"), "10.88.0.1, which is the pod network's own"},
+		"squats":     {`[ $CNI_COMMAND = DEL ] || { ip link add squat0 type bridge; ip addr add 10.88.9.1/16 dev squat0; ip link set squat0 up; } >&2; up 10.88.9.9/16; ` + answer("10.88.9.9"), "squat0 has 10.88.9.1/16, and the built-in network has 10.88.0.0/16"},
 		"a thief":    {`up ` + reached.String() + `/16; ` + answer(reached.String()), reached.String() + ", which another pod has"},
 		"litters":    {`[ $CNI_COMMAND = DEL ] || { ip link add lost0 type veth peer name lost1; ip link add lost2 type bridge; exit 1; }`, "litters: exit status 1"},
 		"leaves one": {`sleep 60 & ` + goodPlugin, ""},
