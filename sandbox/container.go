@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -230,6 +231,9 @@ func (c *Container) startInit() error {
 	}
 	streams.attach(p)
 	if err := lib.Start(p); err != nil {
+		// libcontainer leaves a descriptor of its exec FIFO to the garbage
+		// collector then, which a node that has little to do seldom runs.
+		runtime.GC()
 		return startError(err, cfg.Args[0])
 	}
 	c.lib = lib
