@@ -20,7 +20,9 @@ const maxFiles = 16
 
 // Listen listens on the socket of p. The caller holds p.Lock, so a socket that
 // is there already is a dead node's and is replaced, in one step: a client
-// finds the old one or the new one. Closing the listener removes it.
+// finds the old one or the new one. Closing the listener removes it, unless
+// another node has put its own there: one whose directories were removed under
+// it may meet its successor's.
 //
 // Only connections of the caller's own user are accepted. Inside the user's
 // namespace that is uid 0; the machine's root shows there as nobody and is
@@ -45,15 +47,20 @@ func Listen(p Paths) (net.Listener, error) {
 	}
 	ul := l.(*net.UnixListener)
 	ul.SetUnlinkOnClose(false) // it knows the name before the renaming
-	if err := os.Rename(fresh, p.Socket); err != nil {
+	file, err := os.Lstat(fresh)
+	if err == nil {
+		err = os.Rename(fresh, p.Socket)
+	}
+	if err != nil {
 		return nil, errors.Join(err, ul.Close(), os.Remove(fresh))
 	}
-	return &listener{UnixListener: ul, path: p.Socket, uid: uint32(os.Geteuid())}, nil
+	return &listener{UnixListener: ul, path: p.Socket, file: file, uid: uint32(os.Geteuid())}, nil
 }
 
 type listener struct {
 	*net.UnixListener
 	path   string
+	file   os.FileInfo // what was at path when we had put it there
 	uid    uint32
 	remove sync.Once
 }
@@ -74,10 +81,20 @@ func (l *listener) Accept() (net.Conn, error) {
 	}
 }
 
-// Close stops listening and removes the socket. It may be called twice.
+// Close stops listening and removes the socket if it is still this listener's.
+// It may be called twice.
 func (l *listener) Close() error {
 	err := l.UnixListener.Close()
-	l.remove.Do(func() { err = errors.Join(err, os.Remove(l.path)) })
+	l.remove.Do(func() {
+		there, serr := os.Lstat(l.path)
+		switch {
+		case errors.Is(serr, os.ErrNotExist):
+		case serr != nil:
+			err = errors.Join(err, serr)
+		case os.SameFile(there, l.file):
+			err = errors.Join(err, os.Remove(l.path))
+		}
+	})
 	return err
 }
 

@@ -62,6 +62,34 @@ func TestListenReplacesStaleSocket(t *testing.T) {
 	_ = first.(*listener).UnixListener.Close()
 }
 
+// TestListenLeavesTheSuccessorsSocket: a node that outlives the removal of its
+// directories ends without taking its successor's socket along, or the want of
+// its own for an error.
+func TestListenLeavesTheSuccessorsSocket(t *testing.T) {
+	p, first := listen(t)
+	if err := os.Remove(p.Socket); err != nil {
+		t.Fatal(err)
+	}
+	second, err := Listen(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Close(); err != nil {
+		t.Errorf("close of the first: %v", err)
+	}
+	if c, err := net.Dial("unix", p.Socket); err != nil {
+		t.Errorf("the successor's socket: %v", err)
+	} else {
+		_ = c.Close()
+	}
+	if err := os.Remove(p.Socket); err != nil {
+		t.Fatal(err)
+	}
+	if err := second.Close(); err != nil {
+		t.Errorf("close without a socket: %v", err)
+	}
+}
+
 // TestPeerReset: a client that goes without having read its answer is an error
 // of 0 bytes; net/http's reader panics at fewer.
 func TestPeerReset(t *testing.T) {
