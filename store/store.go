@@ -15,6 +15,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -25,6 +26,7 @@ import (
 	"go.etcd.io/bbolt"
 	bbolterrors "go.etcd.io/bbolt/errors"
 
+	"get.podrun.dev/podrun/internal/atomicfile"
 	"get.podrun.dev/podrun/internal/hint"
 )
 
@@ -107,8 +109,8 @@ type Store struct {
 // Open opens the store at path, making it and its directory (mode 0700) if
 // need be. It fails when another process has it open.
 func Open(path string, o Options) (*Store, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, fmt.Errorf("cannot open store: %w", err)
+	if err := create(path); err != nil {
+		return nil, fmt.Errorf("cannot make store %q: %w", path, err)
 	}
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: 5 * time.Second, FreelistType: bbolt.FreelistMapType})
 	if errors.Is(err, bbolterrors.ErrTimeout) {
@@ -130,7 +132,91 @@ func Open(path string, o Options) (*Store, error) {
 	return s, nil
 }
 
-// prepare makes the buckets of a new store and checks the schema of an old one.
+// create makes the file of a store that is not there. A crash or a power cut
+// leaves a whole one under its name, or none: bbolt opens no file that was half
+// written. When create has returned the name is on disk.
+func create(path string) error {
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	dir := filepath.Dir(path)
+	if err := makeDir(dir); err != nil {
+		return err
+	}
+	for _, left := range leftOver(path) { // by a crash
+		if err := os.Remove(left); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	f, err := os.CreateTemp(dir, filepath.Base(path)+newSuffix)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.Remove(f.Name()) }()
+	if err := f.Close(); err != nil {
+		return err
+	}
+	db, err := bbolt.Open(f.Name(), 0o600, nil)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(lay(db), db.Close()); err != nil {
+		return err
+	}
+	// Not a rename: another process may have made the store meanwhile, and have
+	// taken our file for what a crash left.
+	if err := os.Link(f.Name(), path); err != nil {
+		if _, there := os.Stat(path); there != nil {
+			return err
+		}
+	}
+	return atomicfile.SyncDir(dir)
+}
+
+// newSuffix is between the name of a store and what tells apart those that are
+// being made for it.
+const newSuffix = ".new-"
+
+func leftOver(path string) []string {
+	entries, _ := os.ReadDir(filepath.Dir(path))
+	var left []string
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), filepath.Base(path)+newSuffix) {
+			left = append(left, filepath.Join(filepath.Dir(path), e.Name()))
+		}
+	}
+	return left
+}
+
+// makeDir is MkdirAll with mode 0700, with the new names on disk when it
+// returns.
+func makeDir(dir string) error {
+	if err := os.Mkdir(dir, 0o700); err == nil {
+		return atomicfile.SyncDir(filepath.Dir(dir))
+	} else if errors.Is(err, fs.ErrExist) {
+		return nil
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := makeDir(filepath.Dir(dir)); err != nil {
+		return err
+	}
+	return makeDir(dir)
+}
+
+// lay makes the buckets of a new store.
+func lay(db *bbolt.DB) error {
+	return db.Update(func(tx *bbolt.Tx) error {
+		for _, name := range [][]byte{bucketObjects, bucketLog, bucketMeta} {
+			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+				return err
+			}
+		}
+		return tx.Bucket(bucketMeta).Put(keySchema, encodeNumber(schema))
+	})
+}
+
+// prepare checks the schema of the store, and makes one of an empty file.
 func (s *Store) prepare(path string) error {
 	ready := false
 	err := s.db.View(func(tx *bbolt.Tx) error {
@@ -149,14 +235,7 @@ func (s *Store) prepare(path string) error {
 	if err != nil || ready {
 		return err
 	}
-	return s.db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range [][]byte{bucketObjects, bucketLog, bucketMeta} {
-			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
-				return err
-			}
-		}
-		return tx.Bucket(bucketMeta).Put(keySchema, encodeNumber(schema))
-	})
+	return lay(s.db)
 }
 
 // Close ends all watches and closes the store.
