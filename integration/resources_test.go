@@ -17,12 +17,16 @@ func limitedPod(name, spec, script, resources string) string {
 }
 
 // limitsKept tells whether the node can limit containers, as it says itself.
+// Where PODRUN_TEST_DELEGATED says that it must, it is a failure if not.
 func (e *env) limitsKept() bool {
 	e.t.Helper()
 	e.start(limitedPod("asks", "", "exec sleep 3600", "{limits: {memory: 64Mi}}"), "asks")
 	defer e.ok("delete", "pod", "asks", "--now")
 	for _, c := range e.pod("asks").Status.Conditions {
 		if c.Type == "podrun.dev/ResourceLimits" {
+			if c.Status != corev1.ConditionTrue && os.Getenv("PODRUN_TEST_DELEGATED") != "" {
+				e.t.Fatalf("PODRUN_TEST_DELEGATED is set, and there are no limits: %s", c.Message)
+			}
 			return c.Status == corev1.ConditionTrue
 		}
 	}
@@ -90,8 +94,8 @@ func TestLimits(t *testing.T) {
 		if strings.Count(r.err, "\n") != 1 {
 			t.Errorf("more than one warning: %s", r.err)
 		}
-		if os.Geteuid() == 0 {
-			t.Error("real root has no limits")
+		if os.Geteuid() == 0 || os.Getenv("PODRUN_TEST_DELEGATED") != "" {
+			t.Error("real root, or a user to whom a cgroup is delegated, has no limits")
 		}
 	} else {
 		same(t, r.err, "")
@@ -181,6 +185,74 @@ func TestResourcesOfPod(t *testing.T) {
 	e.kill9(e.initPID(ids(e.pod("a"))["c"]))
 	e.restarted("a", 1)
 	same(t, e.cgroupFileAbove("a", "memory", "memory.limit_in_bytes", "memory.max", ".."), "134217728")
+}
+
+// TestCgroupTree: what the kernel is told for pods of each QoS class.
+func TestCgroupTree(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	if !e.limitsKept() {
+		return // TestLimits has it
+	}
+	e.start(limitedPod("best", "", "exec sleep 3600", "{}")+"---\n"+
+		limitedPod("burst", "", "exec sleep 3600", "{requests: {cpu: 100m, memory: 32Mi}, limits: {memory: 64Mi}}")+"---\n"+
+		limitedPod("sure", "", "exec sleep 3600", "{limits: {cpu: '1', memory: 64Mi}}")+"---\n"+
+		limitedPod("whole", "resources: {requests: {cpu: '1'}, limits: {cpu: '2', memory: 64Mi}}", "exec sleep 3600", "{}"), "best", "burst", "sure", "whole")
+	_, err := os.Stat("/sys/fs/cgroup/cgroup.controllers")
+	unified := err == nil
+	const none = "9223372036854771712" // cgroup v1's, with pages of 4 KiB
+	for _, tt := range []struct {
+		pod, class, above            string
+		shares, weight               string // of processor time, by version
+		quota, max                   string
+		limit, memoryMax, memorySwap string
+	}{
+		{"best", "BestEffort", "", "2", "1", "-1", "max 100000", none, "max", "max"},
+		{"burst", "Burstable", "", "102", "17", "-1", "max 100000", "67108864", "67108864", "0"},
+		{"sure", "Guaranteed", "", "1024", "100", "100000", "100000 100000", "67108864", "67108864", "0"},
+		{"whole", "Burstable", "..", "1024", "100", "200000", "200000 100000", "67108864", "67108864", "0"},
+	} {
+		same(t, string(e.pod(tt.pod).Status.QOSClass), tt.class)
+		file := func(controller, v1, v2, wantV1, wantV2 string) {
+			t.Helper()
+			want := wantV1
+			if unified {
+				want = wantV2
+			}
+			if got := e.cgroupFileAbove(tt.pod, controller, v1, v2, tt.above); got != want {
+				t.Errorf("%s: %s %s is %s, want %s", tt.pod, v1, v2, got, want)
+			}
+		}
+		file("cpu", "cpu.shares", "cpu.weight", tt.shares, tt.weight)
+		file("cpu", "cpu.cfs_quota_us", "cpu.max", tt.quota, tt.max)
+		file("memory", "memory.limit_in_bytes", "memory.max", tt.limit, tt.memoryMax)
+		if unified {
+			// As the kubelet has it: no throttling before the limit, and no swap.
+			file("memory", "", "memory.high", "", "max")
+			file("memory", "", "memory.swap.max", "", tt.memorySwap)
+		}
+		if unified && tt.above == "" {
+			file("memory", "", "memory.oom.group", "", "1")
+		}
+	}
+}
+
+// TestThrottled: a container that wants more processor time than its limit is
+// held back.
+func TestThrottled(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	if !e.limitsKept() {
+		return // TestLimits has it
+	}
+	e.start(limitedPod("a", "", "while :; do :; done", "{limits: {cpu: 50m}}"), "a")
+	e.eventually("the loop is held back", func() string {
+		stat := e.cgroupFile("a", "cpu", "cpu.stat", "cpu.stat")
+		if row(stat, "nr_throttled") == "nr_throttled 0" {
+			return stat
+		}
+		return ""
+	})
 }
 
 // TestOOMScore: who is chosen first when the machine has no memory left.
