@@ -22,8 +22,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// scopePatience bounds what a start waits for systemd, once a session.
-const scopePatience = 3 * time.Second
+// scopePatience bounds what a start waits for systemd, once a session. It
+// answers within milliseconds, but while a machine boots or is short of
+// processor time, seconds; whoever does not wait then has no limits for as long
+// as the node lives. It is less than what other commands wait for this start.
+const scopePatience = startPatience * 2 / 3
 
 // delegate asks systemd, where there is one, for a cgroup of our own for a new
 // reaper and all that it will start: a transient scope with Delegate=yes. Only
