@@ -115,6 +115,9 @@ func TestLimits(t *testing.T) {
 	}
 }
 
+// eatMemory has the shell become a program that takes 200 MB in one call.
+const eatMemory = "exec dd if=/dev/zero of=/dev/null bs=200000000 count=1"
+
 // TestOOMKilled: a container that takes more than its limit is killed, and the
 // reason is kept.
 func TestOOMKilled(t *testing.T) {
@@ -123,9 +126,8 @@ func TestOOMKilled(t *testing.T) {
 	if !e.limitsKept() {
 		return // TestLimits has it
 	}
-	const eat = "x=$(head -c 200000000 /dev/zero | tr '\\0' x); exec sleep 3600"
-	e.apply(limitedPod("own", "restartPolicy: Never", eat, "{limits: {memory: 32Mi}}") + "---\n" +
-		limitedPod("pods", "restartPolicy: Never\nresources: {limits: {memory: 32Mi}}", eat, "{}"))
+	e.apply(limitedPod("own", "restartPolicy: Never", eatMemory, "{limits: {memory: 32Mi}}") + "---\n" +
+		limitedPod("pods", "restartPolicy: Never\nresources: {limits: {memory: 32Mi}}", eatMemory, "{}"))
 	for _, name := range []string{"own", "pods"} {
 		p := e.when(name, "is over", func(p *corev1.Pod) bool { return p.Status.Phase == corev1.PodFailed })
 		ended := p.Status.ContainerStatuses[0].State.Terminated
@@ -144,7 +146,7 @@ func TestOOMKilledBesideMain(t *testing.T) {
 	if !e.limitsKept() {
 		return // TestLimits has it
 	}
-	const eat = "if [ -e /shared/eat ]; then rm /shared/eat; x=$(head -c 200000000 /dev/zero | tr '\\0' x); fi; exec sleep 3600"
+	const eat = "if [ -e /shared/eat ]; then rm /shared/eat; " + eatMemory + "; fi; exec sleep 3600"
 	const limits = "resources: {limits: {memory: 32Mi}}"
 	e.apply(lifecyclePod("init", "restartPolicy: Never", []string{"c " + limits + "=touch /shared/eat; " + eat}, []string{"main=exec sleep 3600"}))
 	e.start(lifecyclePod("side", "", []string{"c " + sidecar + ", " + limits + "=while :; do (" + strings.Replace(eat, "exec sleep 3600", "true", 1) + ") || exit; sleep 0.1; done"}, []string{"main=exec sleep 3600"}), "side")
