@@ -46,6 +46,12 @@ DURATION ?= 10m
 soak: bin/podrun build/registry build/image/app
 	@PODRUN_SOAK=$(DURATION) PODRUN_TEST_AS=$${PODRUN_TEST_AS:-user} scripts/test.sh soak
 
+# What this machine has not: systemd, cgroup v2 and a user who logs in. Ends in
+# a line of counts, as test does; the image is kept in ~/.cache/podrun-vm.
+.PHONY: vm-test
+vm-test: bin/podrun build/registry build/image/app
+	@scripts/vm.sh
+
 # What the compiler lets pass: gofmt, vet, staticcheck, and what has bitten us.
 .PHONY: lint
 lint: build/.setup

@@ -1,13 +1,19 @@
 #!/bin/sh
-# setup.sh [bench]
-# Puts in place what building and testing need on Debian 12 with Go. What is
-# there already is left alone, and then nothing is printed.
+# setup.sh [bench|vm|vagrant]
+# Puts in place what building and testing need on Debian 12 with Go, or what the
+# benchmark, the virtual machine or Vagrant need besides. What is there already
+# is left alone, and then nothing is printed.
 . "$(dirname "$0")/lib.sh"
 
 command -v "${GO:-go}" >/dev/null || die "Go is missing; see https://go.dev/doc/install"
 
 packages='gcc libc6-dev pkg-config libseccomp-dev uidmap busybox-static iproute2 util-linux skopeo'
-[ "${1:-}" = bench ] && packages="$packages podman runc slirp4netns passt catatonit containernetworking-plugins iptables containerd curl zstd e2fsprogs"
+machine='mmdebstrap qemu-system-x86 qemu-utils e2fsprogs fdisk openssh-client'
+case ${1:-} in
+bench) packages="$packages podman runc slirp4netns passt catatonit containernetworking-plugins iptables containerd curl zstd e2fsprogs" ;;
+vm) packages="$packages $machine" ;;
+vagrant) packages="$packages $machine vagrant vagrant-libvirt libvirt-daemon-system libvirt-clients dnsmasq-base rsync" ;;
+esac
 
 missing=
 for p in $packages; do

@@ -54,6 +54,14 @@ func waived(name string) bool {
 	return slices.Contains(strings.Split(os.Getenv("PODRUN_TEST_WITHOUT"), ","), name)
 }
 
+// That needs what name stands for of a machine that only the caller can probe,
+// such as one that it has started. mend says how to come by it. What probe said
+// is kept by name.
+func That(t testing.TB, name, mend string, probe func() error) {
+	t.Helper()
+	meet(t, name, mend, probe)
+}
+
 // probeVariable names, in a process that run starts, what that process is to do.
 const probeVariable = "PODRUN_NEED_PROBE"
 
