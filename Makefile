@@ -52,6 +52,11 @@ soak: bin/podrun build/registry build/image/app
 vm-test: bin/podrun build/registry build/image/app
 	@scripts/vm.sh
 
+# The Vagrantfile, on a local box and without virtualisation by the processor.
+.PHONY: vagrant-test
+vagrant-test: bin/podrun build/registry build/image/app
+	@scripts/vagrant.sh
+
 # What the compiler lets pass: gofmt, vet, staticcheck, and what has bitten us.
 .PHONY: lint
 lint: build/.setup
