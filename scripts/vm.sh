@@ -32,7 +32,7 @@ tar --owner=0 --group=0 -C "$stage" -cf "$stage/payload.tar" bin src integration
 
 ok=0
 TMPDIR=$stage PODRUN_VM_IMAGE=$image PODRUN_VM_PAYLOAD=$stage/payload.tar \
-	build/vm/vm.test -test.v -test.timeout=45m ${PODRUN_VM_RUN:+-test.run="$PODRUN_VM_RUN"} >"$log" 2>&1 || ok=1
+	build/vm/vm.test -test.v -test.timeout="$([ -n "${PODRUN_VM_TESTS:-}" ] && echo 4h || echo 45m)" ${PODRUN_VM_RUN:+-test.run="$PODRUN_VM_RUN"} >"$log" 2>&1 || ok=1
 passed=$(grep -c '^ *--- PASS' "$log" || true)
 failed=$(grep -c '^ *--- FAIL' "$log" || true)
 # A machine that does not boot leaves no FAIL line.

@@ -17,24 +17,24 @@ func podYAML(name, spec, script, fields string) string {
 		name, spec, busybox, quoted, fields)
 }
 
-// apply applies a manifest as the user, after what the shell command before
-// does.
-func apply(t *testing.T, before, manifest string) {
+// apply applies a manifest as user, after what the shell command before does.
+func apply(t *testing.T, user, before, manifest string) {
 	t.Helper()
-	in(t, User, before+"podrun apply -f - <<'MANIFEST'\n"+manifest+"\nMANIFEST")
+	in(t, user, before+"podrun apply -f - <<'MANIFEST'\n"+manifest+"\nMANIFEST")
 }
 
-// ready waits until a pod is ready, and returns what the node says of it.
-func ready(t *testing.T, name string) *corev1.Pod {
+// ready waits until a pod of user's is ready, and returns what the node says of
+// it.
+func ready(t *testing.T, user, name string) *corev1.Pod {
 	t.Helper()
-	in(t, User, "podrun wait --for=condition=Ready --timeout=5m pod/"+name)
-	return pod(t, name)
+	in(t, user, "podrun wait --for=condition=Ready --timeout=5m pod/"+name)
+	return pod(t, user, name)
 }
 
-func pod(t *testing.T, name string) *corev1.Pod {
+func pod(t *testing.T, user, name string) *corev1.Pod {
 	t.Helper()
 	p := new(corev1.Pod)
-	if err := json.Unmarshal([]byte(in(t, User, "podrun get pod "+name+" -o json")), p); err != nil {
+	if err := json.Unmarshal([]byte(in(t, user, "podrun get pod "+name+" -o json")), p); err != nil {
 		t.Fatal(err)
 	}
 	return p
@@ -72,8 +72,8 @@ const nodeCgroup = `cat /proc/$(podrun version -o json | sed -n 's/.*"pid": *\([
 func TestScope(t *testing.T) {
 	in(t, Root, "loginctl enable-linger "+User)
 	mustMatch(t, in(t, User, "cat /proc/self/cgroup"), `^0::/user\.slice/user-1000\.slice/session-`)
-	apply(t, "", podYAML("a", "", "exec sleep 36000", "resources: {limits: {memory: 64Mi}}"))
-	before := ready(t, "a")
+	apply(t, User, "", podYAML("a", "", "exec sleep 36000", "resources: {limits: {memory: 64Mi}}"))
+	before := ready(t, User, "a")
 	limited(t, before)
 	scope := mustMatch(t, in(t, User, nodeCgroup), `^0::(/user\.slice/user-1000\.slice/user@1000\.service/\S*/)(podrun-\d+\.scope)/podrun-node\n$`)
 	mustMatch(t, in(t, User, "systemctl --user show -p Delegate -p ActiveState "+scope[2]), `(?s)Delegate=yes.*ActiveState=active|ActiveState=active.*Delegate=yes`)
@@ -84,7 +84,7 @@ func TestScope(t *testing.T) {
 	// The node ends with the session of who started it no more than its pods do.
 	machine.HangUp()
 	await(t, Root, "loginctl list-sessions --no-legend", `^(?:\s*\d+\s+0 root.*\n)*$`)
-	if after := pod(t, "a").Status.ContainerStatuses[0]; after.ContainerID != before.Status.ContainerStatuses[0].ContainerID || after.RestartCount != 0 || after.State.Running == nil {
+	if after := pod(t, User, "a").Status.ContainerStatuses[0]; after.ContainerID != before.Status.ContainerStatuses[0].ContainerID || after.RestartCount != 0 || after.State.Running == nil {
 		t.Errorf("after the session's end: %+v", after)
 	}
 	if again := mustMatch(t, in(t, User, nodeCgroup), `(podrun-\d+\.scope)`); again[1] != scope[2] {
@@ -97,9 +97,9 @@ func TestScope(t *testing.T) {
 func TestLateSystemd(t *testing.T) {
 	endNode(t)
 	manager := strings.TrimSpace(in(t, Root, "systemctl show user@1000.service -p MainPID --value"))
-	apply(t, "sudo kill -STOP "+manager+"; (sleep 8; sudo kill -CONT "+manager+") >/dev/null 2>&1 </dev/null & ",
+	apply(t, User, "sudo kill -STOP "+manager+"; (sleep 8; sudo kill -CONT "+manager+") >/dev/null 2>&1 </dev/null & ",
 		podYAML("late", "", "exec sleep 36000", "resources: {limits: {memory: 64Mi}}"))
-	limited(t, ready(t, "late"))
+	limited(t, ready(t, User, "late"))
 	mustMatch(t, in(t, User, nodeCgroup), `podrun-\d+\.scope/podrun-node`)
 	endNode(t)
 }
