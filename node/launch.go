@@ -114,11 +114,7 @@ func takeTurn(ctx context.Context, p Paths) (*os.File, error) {
 		if answers(p.Socket) {
 			return nil, lock.Close()
 		}
-		timer := time.NewTimer(pause)
-		select {
-		case <-timer.C:
-		case <-patience.Done():
-			timer.Stop()
+		if !pauseFor(patience, pause) {
 			_ = lock.Close()
 			if ctx.Err() != nil {
 				return nil, context.Cause(ctx)

@@ -224,6 +224,7 @@ func run(log *slog.Logger) (err error) {
 		return errors.Join(err, <-idle)
 	case err = <-idle:
 	}
+	sup.Halt()
 	cancel() // ends watches and follows, which Shutdown would wait for
 	end, stop := context.WithTimeout(context.Background(), 5*time.Second)
 	defer stop()

@@ -99,21 +99,28 @@ func (l *listener) Close() error {
 }
 
 func peerUID(c *net.UnixConn) (uint32, error) {
-	raw, err := c.SyscallConn()
+	cred, err := peerCredentials(c)
 	if err != nil {
 		return 0, err
+	}
+	return cred.Uid, nil
+}
+
+// peerCredentials are those of who connected, or, seen from there, of who
+// listens.
+func peerCredentials(c *net.UnixConn) (*unix.Ucred, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
 	}
 	var cred *unix.Ucred
 	var cerr error
 	if err := raw.Control(func(fd uintptr) {
 		cred, cerr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
 	}); err != nil {
-		return 0, err
+		return nil, err
 	}
-	if cerr != nil {
-		return 0, os.NewSyscallError("getsockopt", cerr)
-	}
-	return cred.Uid, nil
+	return cred, os.NewSyscallError("getsockopt", cerr)
 }
 
 // refuse answers in HTTP whatever was asked. The buffer of a new socket holds

@@ -22,6 +22,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// scopeEnd is what the processes of a scope have from SIGTERM to SIGKILL when the
+// machine goes down, or the user's last session: docker's time for containers.
+const scopeEnd = 10 * time.Second
+
 // scopePatience bounds what a start waits for systemd, once a session. It
 // answers within milliseconds, but while a machine boots or is short of
 // processor time, seconds; whoever does not wait then has no limits for as long
@@ -72,7 +76,10 @@ func scopeName(pid int) string { return "podrun-" + strconv.Itoa(pid) + ".scope"
 // as the shell that we were called from, can have no limits below it.
 func delegated(pid int) bool {
 	own, err := cgroupsOf("self")
-	if err != nil {
+	if err != nil || filepath.Base(own[""]) == unitName {
+		// Our own unit may be started again under its pods. Before version 254
+		// systemd puts the new process where they are, which the kernel refuses
+		// of a cgroup that has controllers for its children.
 		return false
 	}
 	dir := filepath.Join("/sys/fs/cgroup", own[""])
@@ -119,6 +126,8 @@ func startScope(ctx context.Context, socket string, pid int, name string) error 
 		{"Delegate", dbus.MakeVariant(true)},
 		{"TasksMax", dbus.MakeVariant(uint64(math.MaxUint64))}, // containers have theirs
 		{"CollectMode", dbus.MakeVariant("inactive-or-failed")},
+		{"TimeoutStopUSec", dbus.MakeVariant(uint64(scopeEnd.Microseconds()))},
+		{"Before", dbus.MakeVariant([]string{unitName})}, // see unitName
 	}, []auxiliary{})
 	if err != nil {
 		return unlessLate(ctx, err)

@@ -129,7 +129,8 @@ func TestScope(t *testing.T) {
 	for _, p := range properties {
 		got[p.Name] = p.Value.String()
 	}
-	if got["Delegate"] != "true" || got["TasksMax"] != "@t 18446744073709551615" || got["PIDs"] != "@au [4711]" || got["CollectMode"] != `"inactive-or-failed"` {
+	if got["Delegate"] != "true" || got["TasksMax"] != "@t 18446744073709551615" || got["PIDs"] != "@au [4711]" || got["CollectMode"] != `"inactive-or-failed"` ||
+		got["TimeoutStopUSec"] != "@t 10000000" || got["Before"] != `["podrun.service"]` {
 		t.Errorf("properties %v", got)
 	}
 }

@@ -157,7 +157,9 @@ func (w *worker) attendRunning(ctx context.Context, deadline <-chan time.Time) {
 	select {
 	case <-ctx.Done():
 	case c := <-w.exits:
-		w.ended(ctx, c)
+		if ctx.Err() == nil { // else the next node's to judge
+			w.ended(ctx, c)
+		}
 	case call := <-w.calls:
 		call()
 	case <-due:

@@ -195,6 +195,11 @@ func (s *Supervisor) launch(w *worker) {
 	})
 }
 
+// Halt stops supervising: no end of a container is judged any more, as when the
+// machine goes down and ends them all, and nothing more is started. Close is
+// still to be called.
+func (s *Supervisor) Halt() { s.stop() }
+
 // Close stops supervising and waits until every goroutine has ended. The pods
 // go on; the next Recover takes them up.
 func (s *Supervisor) Close() {

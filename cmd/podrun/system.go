@@ -13,7 +13,7 @@ import (
 func systemCommand(c *cli) *cobra.Command {
 	command := &cobra.Command{
 		Use:     "system",
-		Short:   "Look after what podrun keeps on disk",
+		Short:   "Look after the node and what it keeps on disk",
 		Example: "  podrun system df -v",
 		Args:    cobra.ArbitraryArgs,
 		RunE: func(command *cobra.Command, args []string) error {
@@ -23,7 +23,9 @@ func systemCommand(c *cli) *cobra.Command {
 			return unknownCommand(command, args[0])
 		},
 	}
-	command.AddCommand(systemDfCommand(c))
+	command.AddCommand(
+		systemDfCommand(c), systemEnableCommand(c), systemDisableCommand(c), systemServiceCommand(), systemStopCommand(c),
+	)
 	return command
 }
 
