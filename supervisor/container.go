@@ -120,7 +120,7 @@ func (w *worker) copyOutput(ctx context.Context, c *container) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return errors.Join(err, closeAll(stdout, stderr))
 	}
-	log, err := logfile.OpenWriter(path, logfile.WriterOptions{})
+	log, err := logfile.OpenWriter(path, logfile.WriterOptions{Lost: func(stream string, bytes int64, err error) { w.logLost(c, stream, bytes, err) }})
 	if err != nil {
 		return errors.Join(err, closeAll(stdout, stderr))
 	}
@@ -151,6 +151,16 @@ func (w *worker) copyOutput(ctx context.Context, c *container) error {
 		}
 	})
 	return nil
+}
+
+// logLost tells that c printed what its log does not have, in an event.
+func (w *worker) logLost(c *container, stream string, bytes int64, err error) {
+	if w.ctx.Err() != nil {
+		return
+	}
+	w.warn("LogLost", c.field, fmt.Sprintf("%d bytes of the container's %s are not in its log: %v", bytes, stream, err))
+	// Now: the pod may have nothing else to save for a long time.
+	w.s.goroutines.Go(func() { w.tell(c, func() { w.save(w.ctx, nil) }) })
 }
 
 // awaitEnd hands the container to the worker when it ends. It gives up when

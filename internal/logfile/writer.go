@@ -34,6 +34,10 @@ const timeFormat = "2006-01-02T15:04:05.000000000Z07:00"
 type WriterOptions struct {
 	MaxBytes int64 // of one file, 10 MiB
 	MaxFiles int   // the one being written and its older parts, 5
+	// Lost, if set, is told of output that could not be written, when a write
+	// succeeds again or the output ends: about how many bytes of a stream, and
+	// why. It is called by Copy.
+	Lost func(stream string, bytes int64, err error)
 }
 
 // Writer appends to a log. Its methods are safe for concurrent use.
@@ -41,21 +45,26 @@ type Writer struct {
 	path     string
 	maxBytes int64
 	maxFiles int
+	lost     func(stream string, bytes int64, err error)
 
-	mu   sync.Mutex
-	file *os.File
-	size int64
+	mu     sync.Mutex
+	file   *os.File // nil: to be opened, or closed
+	size   int64
+	closed bool
 }
 
 // OpenWriter opens the log at path for appending, making it (mode 0600) if
 // need be. Its directory must be there. Close it.
 func OpenWriter(path string, o WriterOptions) (*Writer, error) {
-	w := &Writer{path: path, maxBytes: o.MaxBytes, maxFiles: o.MaxFiles}
+	w := &Writer{path: path, maxBytes: o.MaxBytes, maxFiles: o.MaxFiles, lost: o.Lost}
 	if w.maxBytes <= 0 {
 		w.maxBytes = defaultMaxBytes
 	}
 	if w.maxFiles <= 0 {
 		w.maxFiles = defaultMaxFiles
+	}
+	if w.lost == nil {
+		w.lost = func(string, int64, error) {}
 	}
 	return w, w.open()
 }
@@ -74,12 +83,20 @@ func (w *Writer) open() error {
 }
 
 // Copy writes what r gives as lines of stream, "stdout" or "stderr", until r
-// ends. The last line need not have an end. It is meant to be called once for
-// each stream, at the same time.
+// ends. The last line need not have an end. What cannot be written, on a full
+// disk, is lost: a program does not wait for space to print, as with containerd.
+// It is meant to be called once for each stream, at the same time.
 func (w *Writer) Copy(stream string, r io.Reader) error {
 	in := make([]byte, maxLine)
 	var out bytes.Buffer
 	var line []byte // the beginning of a line whose end has not come
+	var lost int64
+	var why error
+	defer func() {
+		if lost > 0 {
+			w.lost(stream, lost, why)
+		}
+	}()
 	for {
 		n, err := r.Read(in)
 		now := time.Now().UTC().Format(timeFormat)
@@ -103,8 +120,14 @@ func (w *Writer) Copy(stream string, r io.Reader) error {
 			record(&out, now, stream, "P", line, nil)
 		}
 		if out.Len() > 0 {
-			if werr := w.write(out.Bytes()); werr != nil {
+			switch werr := w.write(out.Bytes()); {
+			case errors.Is(werr, fs.ErrClosed):
 				return werr
+			case werr != nil:
+				lost, why = lost+int64(n), werr
+			case lost > 0:
+				w.lost(stream, lost, why)
+				lost = 0
 			}
 			out.Reset()
 		}
@@ -130,13 +153,18 @@ func record(out *bytes.Buffer, now, stream, tag string, a, b []byte) {
 	out.WriteByte('\n')
 }
 
-// write appends whole records, and goes on in a new file when this one is
-// full.
+// write appends whole records, all or none, and goes on in a new file when this
+// one is full.
 func (w *Writer) write(records []byte) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.file == nil {
+	if w.closed {
 		return fs.ErrClosed
+	}
+	if w.file == nil { // since a rotation failed
+		if err := w.open(); err != nil {
+			return err
+		}
 	}
 	if w.size > 0 && w.size+int64(len(records)) > w.maxBytes {
 		if err := w.rotate(); err != nil {
@@ -144,11 +172,18 @@ func (w *Writer) write(records []byte) error {
 		}
 	}
 	n, err := w.file.Write(records)
+	if err != nil && n > 0 {
+		// Half a record would be taken for the beginning of the next one.
+		if cut := w.file.Truncate(w.size); cut == nil {
+			n = 0
+		}
+	}
 	w.size += int64(n)
 	return err
 }
 
-// rotate makes the file its own youngest older part and drops the oldest.
+// rotate makes the file its own youngest older part and drops the oldest. After
+// a failure the next write goes on from what is there.
 func (w *Writer) rotate() error {
 	err := w.file.Close()
 	w.file = nil
@@ -185,6 +220,7 @@ func part(path string, i int) string {
 func (w *Writer) Close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.closed = true
 	if w.file == nil {
 		return nil
 	}
