@@ -99,9 +99,13 @@ func (w *worker) makeAlone(ctx context.Context, spec *corev1.Container) {
 		})
 		w.fault("alone.counted")
 	}
+	state := w.run.State
 	c, err := w.makeOne(ctx, spec)
 	if ctx.Err() != nil {
 		return // the node ends, or a person deletes the pod
+	}
+	if w.run.State != state {
+		return // what happened while its image was pulled decided otherwise
 	}
 	if err != nil {
 		w.makeFailed(ctx, spec.Name, err)
@@ -118,16 +122,17 @@ func (w *worker) makeAlone(ctx context.Context, spec *corev1.Container) {
 
 // makeOne finds or creates one container and lets it run.
 func (w *worker) makeOne(ctx context.Context, spec *corev1.Container) (*container, error) {
-	images, err := w.images(ctx)
-	if err != nil {
+	images := w.beginPulls(ctx, []corev1.Container{*spec})
+	defer images.end()
+	if err := images.wait(ctx, false); err != nil {
 		return nil, err
 	}
-	volumes, err := w.prepareVolumes(ctx)
+	volumes, err := w.prepareVolumes(images.volumeImages())
 	if err != nil {
 		return nil, err
 	}
 	w.pin(ctx, images)
-	b := builder{w: w, images: images, volumes: volumes}
+	b := builder{w: w, images: images.images, volumes: volumes}
 	c := b.find(spec)
 	if c == nil {
 		if c, err = b.create(ctx, spec); err != nil {

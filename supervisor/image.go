@@ -8,64 +8,17 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 
 	"get.podrun.dev/podrun/image"
 	"get.podrun.dev/podrun/internal/hint"
 )
 
-// images finds the image of every container, pulling by its imagePullPolicy
-// where it is not pinned yet
-// (https://kubernetes.io/docs/concepts/containers/images/#image-pull-policy).
-// A container that started once keeps its image and needs no registry; one
-// that need not be made has none in the answer.
-func (w *worker) images(ctx context.Context) (map[string]*image.Image, error) {
-	specs := allContainers(w.pod)
-	found := make(map[string]*image.Image, len(specs))
-	type request struct {
-		reference string
-		policy    corev1.PullPolicy
-	}
-	asked := map[request][]string{}
-	for i := range specs {
-		c := &specs[i]
-		if w.container(c.Name) != nil || w.completed(c.Name) {
-			continue // made already
-		}
-		if pin, ok := w.run.Images[c.Name]; ok && pin.Reference == c.Image {
-			if img, err := w.s.images.Get(pin.ID); err == nil {
-				found[c.Name] = img
-				continue
-			}
-		}
-		r := request{c.Image, c.ImagePullPolicy}
-		asked[r] = append(asked[r], c.Name)
-	}
-	var mu sync.Mutex
-	g, ctx := errgroup.WithContext(ctx)
-	for r, names := range asked {
-		g.Go(func() error {
-			img, err := w.image(ctx, names[0], r.reference, r.policy)
-			if err != nil {
-				return err
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			for _, name := range names {
-				found[name] = img
-			}
-			return nil
-		})
-	}
-	return found, g.Wait()
-}
-
-// image finds or pulls one image for the container name.
-func (w *worker) image(ctx context.Context, name, reference string, policy corev1.PullPolicy) (*image.Image, error) {
+// image finds or pulls one image for the container name of p. It runs beside
+// the worker's goroutine.
+func (w *worker) image(ctx context.Context, p *corev1.Pod, name, reference string, policy corev1.PullPolicy) (*image.Image, error) {
 	fail := func(reason string, err error) error {
 		return &startError{container: name, reason: reason, err: fmt.Errorf("pull image %q: %w", reference, err)}
 	}
@@ -75,7 +28,7 @@ func (w *worker) image(ctx context.Context, name, reference string, policy corev
 	}
 	field := ""
 	if name != "" { // not a volume's
-		field = containerField(w.pod, name)
+		field = containerField(p, name)
 	}
 	if policy != corev1.PullAlways {
 		img, err := w.s.images.Lookup(ref)
@@ -92,7 +45,7 @@ func (w *worker) image(ctx context.Context, name, reference string, policy corev
 	}
 	w.note("Pulling", field, fmt.Sprintf("Pulling image %q", reference))
 	began := time.Now()
-	img, err := w.s.images.Pull(ctx, ref, image.PullOptions{Credentials: w.pullCredentials(field)})
+	img, err := w.s.images.Pull(ctx, ref, image.PullOptions{Credentials: w.pullCredentials(p, field)})
 	if err != nil {
 		return nil, fail(reasonErrPull, err)
 	}
@@ -135,36 +88,32 @@ func pullBackOff(p *corev1.Pod) {
 	}
 }
 
-// pin saves which image each container has, before a container is made of it.
-func (w *worker) pin(ctx context.Context, images map[string]*image.Image) {
-	pins := map[string]pinnedImage{}
-	for _, c := range allContainers(w.pod) {
-		img, asked := images[c.Name]
-		if !asked {
-			continue
-		}
-		pin := w.pinned(c.Image, img)
-		if w.run.Images[c.Name] != pin {
-			pins[c.Name] = pin
+// pin saves which images the pod has, as far as they are there, before a
+// container is made of them. References are those that were pulled: somebody may
+// have changed the stored pod meanwhile.
+func (w *worker) pin(ctx context.Context, from *pulls) {
+	containers, volumes := map[string]pinnedImage{}, map[string]pinnedImage{}
+	from.mu.Lock()
+	for _, c := range allContainers(from.pod) {
+		if img, ok := from.images[c.Name]; ok {
+			containers[c.Name] = w.pinned(c.Image, img)
 		}
 	}
-	volumes := map[string]pinnedImage{}
-	for _, v := range w.pod.Spec.Volumes {
-		img, asked := w.found[v.Name]
-		if !asked {
-			continue
-		}
-		pin := w.pinned(v.Image.Reference, img)
-		if w.run.Images[volumePin(v.Name)] != pin {
-			volumes[volumePin(v.Name)] = pin
+	for _, v := range from.pod.Spec.Volumes {
+		if img, ok := from.volumes[v.Name]; ok {
+			volumes[volumePin(v.Name)] = w.pinned(v.Image.Reference, img)
 		}
 	}
-	if len(pins)+len(volumes) == 0 {
+	from.mu.Unlock()
+	same := func(name string, pin pinnedImage) bool { return w.run.Images[name] == pin }
+	maps.DeleteFunc(containers, same)
+	maps.DeleteFunc(volumes, same)
+	if len(containers)+len(volumes) == 0 {
 		return
 	}
 	w.save(ctx, func(p *corev1.Pod, r *run) {
 		maps.Copy(r.Images, volumes)
-		for name, pin := range pins {
+		for name, pin := range containers {
 			r.Images[name] = pin
 			s := statusOf(p, name)
 			s.Image, s.ImageID = pin.Reference, imageID(pin)

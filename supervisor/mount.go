@@ -1,21 +1,21 @@
 package supervisor
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
 
 	corev1 "k8s.io/api/core/v1"
 
+	"get.podrun.dev/podrun/image"
 	"get.podrun.dev/podrun/pod"
 	"get.podrun.dev/podrun/sandbox"
 	"get.podrun.dev/podrun/volume"
 )
 
 // prepareVolumes makes the pod's volumes, or finds them made, and sees to it
-// that they show what changes.
-func (w *worker) prepareVolumes(ctx context.Context) (map[string]volume.Volume, error) {
+// that they show what changes. images are those of image volumes.
+func (w *worker) prepareVolumes(images map[string]*image.Image) (map[string]volume.Volume, error) {
 	w.attempt = revisionOf(w.pod)
 	if len(w.pod.Spec.Volumes) == 0 {
 		return nil, nil
@@ -25,7 +25,7 @@ func (w *worker) prepareVolumes(ctx context.Context) (map[string]volume.Volume, 
 		return nil, &startError{reason: reasonCreating, event: "FailedScheduling", err: err}
 	}
 	var err error
-	if from.images, err = w.volumeImages(ctx); err != nil {
+	if from.images, err = w.volumeImages(images); err != nil {
 		return nil, err
 	}
 	volumes, err := w.s.volumes.Prepare(w.pod, from)

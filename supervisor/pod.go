@@ -12,7 +12,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"get.podrun.dev/podrun/cni"
-	"get.podrun.dev/podrun/image"
 	"get.podrun.dev/podrun/sandbox"
 )
 
@@ -44,9 +43,8 @@ type worker struct {
 	served *sandbox.Sandbox // that ports lead to
 	freed  <-chan struct{}  // closed when a pod has given up ports since ours were asked for
 
-	attempt  uint64                  // the revision of the last attempt to start
-	found    map[string]*image.Image // of image volumes
-	follower *follower               // nil: no volume shows what may change
+	attempt  uint64    // the revision of the last attempt to start
+	follower *follower // nil: no volume shows what may change
 
 	mu       sync.Mutex
 	notes    []note                // events that wait for the next commit

@@ -12,14 +12,14 @@ import (
 // pullCredentials are those of the pod's imagePullSecrets, read anew for each
 // pull. What is not there or cannot be read is told and left out: the image may
 // not need it. field is of the container that the pull is for.
-func (w *worker) pullCredentials(field string) []image.Credentials {
-	if len(w.pod.Spec.ImagePullSecrets) == 0 {
+func (w *worker) pullCredentials(p *corev1.Pod, field string) []image.Credentials {
+	if len(p.Spec.ImagePullSecrets) == 0 {
 		return nil
 	}
 	var found []image.Credentials
 	var missing []string
-	sources := objects{s: w.s, pod: w.pod}
-	for _, reference := range w.pod.Spec.ImagePullSecrets {
+	sources := objects{s: w.s, pod: p}
+	for _, reference := range p.Spec.ImagePullSecrets {
 		secret, err := sources.Secret(reference.Name)
 		if err != nil {
 			missing = append(missing, reference.Name)

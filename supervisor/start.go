@@ -13,10 +13,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"get.podrun.dev/podrun/cni"
-	"get.podrun.dev/podrun/image"
 	"get.podrun.dev/podrun/pod"
 	"get.podrun.dev/podrun/sandbox"
-	"get.podrun.dev/podrun/volume"
 )
 
 // startError is why a pod could not be started for now.
@@ -73,37 +71,38 @@ func (w *worker) starting(ctx context.Context) {
 // one, then all containers at once, held before their first instruction until
 // the last of them and the address are there.
 func (w *worker) start(ctx context.Context) error {
-	var images map[string]*image.Image
-	var volumes map[string]volume.Volume
 	network := w.newConnection()
 	step := w.steps()
 	if err := w.takePorts(ctx); err != nil {
 		return err
 	}
 
-	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() (err error) {
-		images, err = w.images(gctx)
-		step("images")
-		return err
-	})
-	g.Go(func() (err error) {
-		if volumes, err = w.prepareVolumes(gctx); err != nil {
+	images := w.beginPulls(ctx, allContainers(w.pod))
+	defer images.end()
+	if w.hasImageVolumes() {
+		if err := images.wait(ctx, false); err != nil {
 			return err
 		}
-		if err := w.writeFiles(w.pod, w.net); err != nil {
-			return &startError{reason: reasonCreating, err: err}
-		}
-		if err := w.openSandbox(gctx); err != nil {
-			return &startError{reason: reasonCreating, err: err}
-		}
-		step("sandbox")
-		network.begin(ctx, w.box.NetNS())
-		return nil
-	})
-	if err := g.Wait(); err != nil {
+		w.pin(ctx, images)
+	}
+	volumes, err := w.prepareVolumes(images.volumeImages())
+	if err != nil {
+		return err
+	}
+	if err := w.writeFiles(w.pod, w.net); err != nil {
+		return &startError{reason: reasonCreating, err: err}
+	}
+	if err := w.openSandbox(ctx); err != nil {
+		return &startError{reason: reasonCreating, err: err}
+	}
+	step("sandbox")
+	// A pod that has its address already may have sidecars.
+	alone := w.net != nil
+	network.begin(ctx, w.box.NetNS())
+	if err := images.wait(ctx, alone); err != nil {
 		return errors.Join(err, network.wait())
 	}
+	step("images")
 	w.pin(ctx, images)
 	step("pinned")
 	if needsAddress(w.pod) || len(w.pod.Spec.InitContainers) > 0 {
@@ -111,7 +110,7 @@ func (w *worker) start(ctx context.Context) error {
 			return err
 		}
 	}
-	b := builder{w: w, images: images, volumes: volumes}
+	b := builder{w: w, images: images.images, volumes: volumes}
 	if err := w.initialize(ctx, b); err != nil {
 		return errors.Join(err, network.wait())
 	}
