@@ -192,3 +192,36 @@ func TestFollowEndsWithContext(t *testing.T) {
 		t.Errorf("Read = %v, %q", err, b.String())
 	}
 }
+
+// growing appends to a log whenever it is written to.
+type growing struct {
+	bytes.Buffer
+	t    *testing.T
+	path string
+}
+
+func (g *growing) Write(p []byte) (int, error) {
+	if g.Len() < 100_000 {
+		write(g.t, g.path, "stdout", strings.NewReader(strings.Repeat("more\n", 5_000)), logfile.WriterOptions{})
+	}
+	return g.Buffer.Write(p)
+}
+
+// A read ends, and has as many lines as it should, also of a log that grows as
+// fast as it is read.
+func TestReadOfGrowingLog(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	write(t, path, "stdout", strings.NewReader(strings.Repeat("line\n", 10_000)), logfile.WriterOptions{})
+	for _, tt := range []struct {
+		tail int64
+		want int
+	}{{-1, 10_000}, {3_000, 3_000}} {
+		out := &growing{t: t, path: path}
+		if err := logfile.Read(t.Context(), path, logfile.ReadOptions{Tail: tt.tail}, out); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Count(out.String(), "\n"); got != tt.want {
+			t.Errorf("tail %d: got %d lines, want %d", tt.tail, got, tt.want)
+		}
+	}
+}

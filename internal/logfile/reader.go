@@ -28,8 +28,8 @@ type ReadOptions struct {
 // errEnough ends a read whose limit is reached.
 var errEnough = errors.New("limit reached")
 
-// Read writes the log at path to out, older parts first. With Follow it goes
-// on with what is added, sleeping in between, until Done is closed and all is
+// Read writes the log at path to out, older parts first, as it is now: what is
+// added meanwhile is another read's. With Follow it goes on with what is added, sleeping in between, until Done is closed and all is
 // written, or ctx ends. Neither is an error.
 func Read(ctx context.Context, path string, o ReadOptions, out io.Writer) error {
 	files, err := parts(path)
@@ -41,13 +41,27 @@ func Read(ctx context.Context, path string, o ReadOptions, out io.Writer) error 
 			_ = f.Close()
 		}
 	}()
+	sizes := make([]int64, len(files))
+	for i, f := range files {
+		info, err := f.Stat()
+		if err != nil {
+			return err
+		}
+		sizes[i] = info.Size()
+	}
 	p := &printer{o: o, out: out}
 	if o.Tail >= 0 {
-		if p.skip, err = countLines(files, o, o.Tail); err != nil {
+		if p.skip, err = countLines(files, sizes, o, o.Tail); err != nil {
 			return err
 		}
 	}
-	err = follow(ctx, path, files, o, p)
+	if o.Follow {
+		err = follow(ctx, path, files, o, p)
+	} else {
+		for i := 0; i < len(files) && err == nil; i++ {
+			err = p.print(io.LimitReader(files[i], sizes[i]))
+		}
+	}
 	if errors.Is(err, errEnough) || ctx.Err() != nil {
 		return nil
 	}
@@ -74,10 +88,10 @@ func parts(path string) ([]*os.File, error) {
 
 // countLines returns how many of the lines that o selects come before the last
 // tail ones.
-func countLines(files []*os.File, o ReadOptions, tail int64) (int64, error) {
+func countLines(files []*os.File, sizes []int64, o ReadOptions, tail int64) (int64, error) {
 	var n int64
-	for _, f := range files {
-		r := bufio.NewReaderSize(f, 2*maxLine)
+	for i, f := range files {
+		r := bufio.NewReaderSize(io.LimitReader(f, sizes[i]), 2*maxLine)
 		for {
 			l, err := r.ReadSlice('\n')
 			if err == nil {
@@ -110,9 +124,6 @@ func follow(ctx context.Context, path string, files []*os.File, o ReadOptions, p
 		}
 	}
 	current := files[len(files)-1]
-	if !o.Follow {
-		return p.print(current)
-	}
 	w, err := watch(filepath.Dir(path))
 	if err != nil {
 		return err
