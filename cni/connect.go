@@ -8,11 +8,11 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"get.podrun.dev/podrun/internal/eventloop"
 	"get.podrun.dev/podrun/internal/relay"
 )
 
@@ -29,9 +29,6 @@ const (
 	acceptTimeout = 30 * time.Second
 )
 
-// A destination that vanishes without a word is noticed after 4 minutes.
-var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 2 * time.Minute, Interval: 30 * time.Second, Count: 4}
-
 // ends is a connection or conversation as the pod sees it.
 type ends struct{ pod, outside netip.AddrPort }
 
@@ -40,160 +37,265 @@ type ends struct{ pod, outside netip.AddrPort }
 // what the pod is told: a refusal as such, nothing as nothing.
 //
 //	pod                       connector                        destination
-//	 |--SYN------------------->| dial ----------------------------->|
+//	 |--SYN------------------->| connect ------------------------>|
 //	 |                         |<---------------- accepts, refuses, |
 //	 |<--RST or ICMP error-----| or not                 unreachable |
 //	 |                         | release(SYN): a listening socket   |
 //	 |<--SYN+ACK---------------| of ours gets it                    |
 //	 |--ACK------------------->| accepted: both are joined          |
+//
+// All of it happens on the loop's goroutine.
 type connector struct {
-	ctx  context.Context
-	log  *slog.Logger
-	rule rules
+	loop  *eventloop.Loop
+	log   *slog.Logger
+	rule  rules
+	pipes relay.Pipes
 	// release lets a SYN through to what accepts it.
 	release func(syn []byte) error
 	// answer sends a packet to a pod.
 	answer func([]byte)
 
-	wait  sync.WaitGroup
-	mu    sync.Mutex
 	known map[ends]*connection
 	// connecting are the pods' connections that wait, the oldest first.
 	connecting map[netip.Addr]*list.List
 }
 
-func newConnector(ctx context.Context, log *slog.Logger, rule rules, answer func([]byte)) *connector {
+func newConnector(loop *eventloop.Loop, log *slog.Logger, rule rules, answer func([]byte)) *connector {
 	return &connector{
-		ctx: ctx, log: log, rule: rule, answer: answer,
+		loop: loop, log: log, rule: rule, answer: answer,
 		known: map[ends]*connection{}, connecting: map[netip.Addr]*list.List{},
 	}
 }
 
 // connection is one that a pod has asked for.
 type connection struct {
-	ends    ends
-	cancel  context.CancelFunc
-	place   *list.Element // among those that wait; nil afterwards
-	outside *net.TCPConn  // nil until the destination has answered
-	expire  *time.Timer   // not before that either
-	joined  bool
+	c        *connector
+	ends     ends
+	syn      []byte        // what the pod asked with
+	place    *list.Element // among those that wait; nil afterwards
+	to       netip.AddrPort
+	outside  int // socket; -1 when it is not ours, or no longer
+	answered bool
+	expire   *time.Timer
+	pair     *relay.Pair // nil until it was accepted
 }
 
-// syn takes a pod's request for a connection. It does not block.
+// syn takes a pod's request for a connection.
 func (c *connector) syn(p packet) {
 	from, to := p.ports()
 	f := ends{from, to}
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	if known := c.known[f]; known != nil {
-		if known.outside != nil {
+		if known.answered {
 			_ = c.release(p.raw) // sent again: the kernel knows what it is about
 		}
 		return
 	}
-	ctx, cancel := context.WithTimeout(c.ctx, connectTimeout)
-	n := &connection{ends: f, cancel: cancel}
-	waiting := c.connecting[from.Addr()]
+	n := &connection{c: c, ends: f, outside: -1}
+	var err error
+	if n.to, err = c.rule.destination(to); err == nil {
+		err = n.connect()
+	}
+	if other := otherLoopback(n.to.Addr()); other.IsValid() && errors.Is(err, unix.ECONNREFUSED) {
+		// Servers on localhost listen on either.
+		n.to = netip.AddrPortFrom(other, n.to.Port())
+		if n.connect() == nil {
+			err = nil
+		}
+	}
+	if err != nil {
+		c.refuse(p, to, err)
+		return
+	}
+	n.syn = append([]byte(nil), p.raw...)
+	c.known[f] = n
+	if n.answered {
+		n.letThrough()
+		return
+	}
+	c.wait(n)
+}
+
+// connect begins to connect. What is on this machine answers at once, or
+// refuses.
+func (n *connection) connect() error {
+	fd, err := unix.Socket(family(n.to.Addr()), unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_TCP)
+	if err != nil {
+		return os.NewSyscallError("socket", err)
+	}
+	setKeepAlive(fd)
+	if err = unix.Connect(fd, sockaddr(n.to)); errors.Is(err, unix.EINPROGRESS) {
+		err = nil
+	}
+	if err == nil {
+		n.answered, err = connected(fd)
+	}
+	if err != nil {
+		return errors.Join(os.NewSyscallError("connect", err), unix.Close(fd))
+	}
+	n.outside = fd
+	return nil
+}
+
+// wait is for a destination that takes its time.
+func (c *connector) wait(n *connection) {
+	pod := n.ends.pod.Addr()
+	waiting := c.connecting[pod]
 	if waiting == nil {
 		waiting = list.New()
-		c.connecting[from.Addr()] = waiting
+		c.connecting[pod] = waiting
 	}
 	if waiting.Len() >= maxConnecting {
-		waiting.Front().Value.(*connection).cancel()
-		c.forget(waiting.Front().Value.(*connection))
+		waiting.Front().Value.(*connection).giveUp()
+		c.connecting[pod] = waiting // it may have been the only one
 	}
-	c.known[f], n.place = n, waiting.PushBack(n)
-	p.raw = append([]byte(nil), p.raw...)
-	p, _ = parsePacket(p.raw)
-	c.wait.Go(func() { c.dial(ctx, n, p) })
-}
-
-// dial connects to the destination and tells the pod.
-func (c *connector) dial(ctx context.Context, n *connection, syn packet) {
-	defer n.cancel()
-	outside, err := c.rule.dialTCP(ctx, n.ends.outside)
-	if err != nil {
-		c.log.Debug("connect for a pod", "to", n.ends.outside, "err", err)
-		c.mu.Lock()
-		known := c.known[n.ends] == n
-		c.forget(n)
-		c.mu.Unlock()
-		if known {
-			c.refuse(syn, err)
-		}
-		return
-	}
-	c.mu.Lock()
-	if c.known[n.ends] != n { // given up in the meantime
-		c.mu.Unlock()
-		abort(outside)
-		return
-	}
-	c.noLongerConnecting(n)
-	n.outside = outside
-	n.expire = time.AfterFunc(acceptTimeout, func() { c.expired(n) })
-	err = c.release(syn.raw)
-	c.mu.Unlock()
-	if err != nil {
-		c.log.Debug("accept from a pod", "to", n.ends.outside, "err", err)
+	n.place = waiting.PushBack(n)
+	n.expireAfter(connectTimeout)
+	if err := c.loop.Add(n.outside, unix.EPOLLOUT, n); err != nil {
+		c.log.Warn("connect for a pod", "to", n.ends.outside, "err", err)
+		n.giveUp()
 	}
 }
 
-// expired gives a connection up with which the pod has not gone on.
-func (c *connector) expired(n *connection) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !n.joined {
-		c.forget(n)
-		abort(n.outside)
+// Ready is called when the destination has said something.
+func (n *connection) Ready(uint32) {
+	answered, err := connected(n.outside)
+	if !answered && err == nil {
+		return
 	}
+	n.c.loop.Remove(n.outside)
+	if err == nil {
+		n.c.noLongerConnecting(n)
+		n.answered = true
+		n.letThrough()
+		return
+	}
+	n.giveUp()
+	if syn, ok := parsePacket(n.syn); ok {
+		n.c.refuse(syn, n.ends.outside, os.NewSyscallError("connect", err))
+	}
+}
+
+// letThrough has the pod's request accepted.
+func (n *connection) letThrough() {
+	n.expireAfter(acceptTimeout)
+	if err := n.c.release(n.syn); err != nil {
+		n.c.log.Debug("accept from a pod", "to", n.ends.outside, "err", err)
+	}
+}
+
+// expireAfter gives up a connection in which nothing goes on.
+func (n *connection) expireAfter(d time.Duration) {
+	if n.expire != nil {
+		n.expire.Stop()
+	}
+	n.expire = time.AfterFunc(d, func() {
+		n.c.loop.Do(func() {
+			if answered := d == acceptTimeout; n.answered == answered && n.outside >= 0 {
+				n.giveUp()
+			}
+		})
+	})
+}
+
+// giveUp ends a connection that was not accepted.
+func (n *connection) giveUp() {
+	n.c.forget(n)
+	if n.outside >= 0 {
+		n.c.loop.Remove(n.outside)
+		relay.Reset(n.outside)
+		_ = unix.Close(n.outside)
+		n.outside = -1
+	}
+}
+
+// claim returns the socket to the destination of a connection that was accepted.
+func (c *connector) claim(f ends) (n *connection, outside int, ok bool) {
+	n = c.known[f]
+	if n == nil || !n.answered || n.outside < 0 {
+		return nil, -1, false
+	}
+	n.expire.Stop()
+	outside, n.outside, n.syn = n.outside, -1, nil
+	return n, outside, true
 }
 
 // accepted joins what a listening socket has accepted with its destination.
-// It returns when both are done.
-func (c *connector) accepted(f ends, inside relay.Half) {
-	c.mu.Lock()
-	n := c.known[f]
-	if n == nil || n.outside == nil || n.joined {
-		c.mu.Unlock()
+func (c *connector) accepted(f ends, inside int) {
+	n, outside, ok := c.claim(f)
+	if !ok {
+		_ = unix.Close(inside)
+		return
+	}
+	var err error
+	if n.pair, err = relay.Splice(c.loop, &c.pipes, inside, outside, func() { c.forget(n) }); err != nil {
+		c.log.Warn("join a pod's connection", "to", f.outside, "err", err)
+		c.forget(n)
+	}
+}
+
+// acceptedUser is accepted for a connection of the user-mode TCP. It returns
+// when the connection has ended, and is not for the loop's goroutine.
+func (c *connector) acceptedUser(ctx context.Context, f ends, inside relay.Half) {
+	claimed := make(chan net.Conn, 1)
+	var n *connection
+	asked := c.loop.Do(func() {
+		defer close(claimed)
+		known, fd, ok := c.claim(f)
+		if !ok {
+			return
+		}
+		n = known
+		file := os.NewFile(uintptr(fd), "")
+		defer func() { _ = file.Close() }()
+		conn, err := net.FileConn(file)
+		if err != nil {
+			c.log.Warn("join a pod's connection", "to", f.outside, "err", err)
+			c.forget(n)
+			return
+		}
+		claimed <- conn
+	})
+	if !asked {
+		close(claimed)
+	}
+	outside, ok := <-claimed
+	if !ok {
 		_ = inside.Close()
 		return
 	}
-	n.joined = true
-	n.expire.Stop()
-	c.mu.Unlock()
-	relay.Join(c.ctx, inside, n.outside)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.forget(n)
+	relay.Join(ctx, inside, outside.(*net.TCPConn))
+	c.loop.Do(func() { c.forget(n) })
 }
 
 // refuse tells the pod why there is no connection.
-func (c *connector) refuse(syn packet, err error) {
+func (c *connector) refuse(syn packet, to netip.AddrPort, err error) {
+	c.log.Debug("connect for a pod", "to", to, "err", err)
 	switch {
 	case errors.Is(err, unix.ECONNREFUSED):
 		c.answer(reset(syn))
-	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.Canceled), errors.Is(err, unix.ETIMEDOUT), errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
+	case errors.Is(err, unix.ETIMEDOUT), errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
 		// The pod asks again, or no longer.
 	default:
 		c.answer(unreachable(syn.to, err).about(syn.head()))
 	}
 }
 
-// close waits for all that was begun; its context has ended.
+// close ends all connections.
 func (c *connector) close() {
-	c.wait.Wait()
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	for _, n := range c.known {
-		n.expire.Stop()
-		abort(n.outside)
+		if n.pair != nil {
+			n.pair.Close()
+		} else {
+			n.giveUp()
+		}
 	}
 }
 
-// forget and noLongerConnecting are called with mu.
 func (c *connector) forget(n *connection) {
 	c.noLongerConnecting(n)
+	if n.expire != nil {
+		n.expire.Stop()
+	}
 	if c.known[n.ends] == n {
 		delete(c.known, n.ends)
 	}
@@ -212,10 +314,48 @@ func (c *connector) noLongerConnecting(n *connection) {
 	}
 }
 
-// abort closes a connection with a reset.
-func abort(c *net.TCPConn) {
-	_ = c.SetLinger(0)
-	_ = c.Close()
+// connected tells whether a connect that was begun has come to its end.
+func connected(fd int) (bool, error) {
+	code, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	if err == nil && code != 0 {
+		err = unix.Errno(code)
+	}
+	if err != nil {
+		return false, err
+	}
+	peer, err := unix.Getpeername(fd)
+	if err != nil {
+		return false, nil // it goes on
+	}
+	// To a port of this machine where nobody listens the kernel may connect from
+	// that very port: a socket that speaks with itself.
+	if self, err := unix.Getsockname(fd); err == nil && addrPortOf(self) == addrPortOf(peer) {
+		return false, unix.ECONNREFUSED
+	}
+	return true, nil
+}
+
+// setKeepAlive has the kernel notice peers that vanish without a word, after 4
+// minutes, and send what there is at once. Sockets that a listening one accepts
+// take it over.
+func setKeepAlive(fd int) {
+	for _, o := range [][3]int{
+		{unix.SOL_TCP, unix.TCP_NODELAY, 1}, {unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
+		{unix.SOL_TCP, unix.TCP_KEEPIDLE, 120}, {unix.SOL_TCP, unix.TCP_KEEPINTVL, 30}, {unix.SOL_TCP, unix.TCP_KEEPCNT, 4},
+	} {
+		_ = unix.SetsockoptInt(fd, o[0], o[1], o[2])
+	}
+}
+
+// addrPortOf is the address of a socket; of another family the zero AddrPort.
+func addrPortOf(sa unix.Sockaddr) netip.AddrPort {
+	switch a := sa.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr).Unmap(), uint16(a.Port))
+	}
+	return netip.AddrPort{}
 }
 
 // rules say what pods reach.
@@ -254,25 +394,6 @@ func otherLoopback(a netip.Addr) netip.Addr {
 		return netip.IPv6Loopback()
 	}
 	return netip.AddrFrom4([4]byte{127, 0, 0, 1})
-}
-
-func (r rules) dialTCP(ctx context.Context, to netip.AddrPort) (*net.TCPConn, error) {
-	to, err := r.destination(to)
-	if err != nil {
-		return nil, err
-	}
-	dialer := net.Dialer{KeepAliveConfig: keepAlive}
-	c, err := dialer.DialContext(ctx, "tcp", to.String())
-	if other := otherLoopback(to.Addr()); other.IsValid() && errors.Is(err, unix.ECONNREFUSED) {
-		// Servers on localhost listen on either.
-		if again, err2 := dialer.DialContext(ctx, "tcp", netip.AddrPortFrom(other, to.Port()).String()); err2 == nil {
-			c, err = again, nil
-		}
-	}
-	if err != nil {
-		return nil, err
-	}
-	return c.(*net.TCPConn), nil
 }
 
 // unreachable is the ICMP error that makes the sender's kernel say err.

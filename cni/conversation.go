@@ -2,18 +2,16 @@ package cni
 
 import (
 	"container/list"
-	"context"
 	"encoding/binary"
 	"errors"
 	"log/slog"
 	"net/netip"
 	"os"
-	"sync"
-	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"get.podrun.dev/podrun/internal/eventloop"
 )
 
 const (
@@ -29,21 +27,23 @@ const (
 // conversations are the pods' UDP and ping with the outside: for each pod,
 // port, destination and port a connected socket in the host's network
 // namespace. Only the destination's answers come back through it.
+//
+// All of it happens on the loop's goroutine.
 type conversations struct {
-	ctx    context.Context
+	loop   *eventloop.Loop
 	log    *slog.Logger
 	rule   rules
 	answer func([]byte) // sends a packet to a pod
 
-	wait  sync.WaitGroup
-	mu    sync.Mutex
-	known map[conversationKey]*conversation
-	byPod map[netip.Addr]*list.List // the longest silent first
+	known  map[conversationKey]*conversation
+	byPod  map[netip.Addr]*list.List // the longest silent first
+	expire *time.Timer               // nil while there are none
+	in     *inbox
 }
 
-func newConversations(ctx context.Context, log *slog.Logger, rule rules, answer func([]byte)) *conversations {
+func newConversations(loop *eventloop.Loop, log *slog.Logger, rule rules, answer func([]byte)) *conversations {
 	return &conversations{
-		ctx: ctx, log: log, rule: rule, answer: answer,
+		loop: loop, log: log, rule: rule, answer: answer,
 		known: map[conversationKey]*conversation{}, byPod: map[netip.Addr]*list.List{},
 	}
 }
@@ -56,21 +56,19 @@ type conversationKey struct {
 }
 
 type conversation struct {
+	c     *conversations
 	key   conversationKey
-	place *list.Element // in byPod
-	file  *os.File
-	raw   syscall.RawConn
+	place *list.Element // in byPod; nil when it has ended
+	fd    int
 	ping  *ping // nil for UDP
 
-	last     atomic.Int64 // when it last spoke, in nanoseconds since 1970
-	answered atomic.Bool
-
-	mu   sync.Mutex
-	head []byte // of the last packet, for errors about it
-	hops byte   // what the socket sends with
+	last     time.Time // when it last spoke
+	answered bool
+	head     []byte // of the last packet, for errors about it
+	hops     byte   // what the socket sends with
 }
 
-// packet passes on a UDP datagram or an echo request. It does not block.
+// packet passes on a UDP datagram or an echo request.
 func (c *conversations) packet(p packet) {
 	var key conversationKey
 	payload := p.transport
@@ -90,7 +88,7 @@ func (c *conversations) packet(p packet) {
 		err = n.send(p, payload)
 	}
 	switch {
-	case err == nil, errors.Is(err, unix.EAGAIN), errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, os.ErrClosed):
+	case err == nil, errors.Is(err, unix.EAGAIN), errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
 		// Sent, or lost as datagrams may be.
 	default:
 		c.log.Debug("datagram of a pod", "to", key.outside, "err", err)
@@ -100,8 +98,6 @@ func (c *conversations) packet(p packet) {
 
 // find returns a conversation, a new one if need be.
 func (c *conversations) find(key conversationKey) (*conversation, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	pod := key.pod.Addr()
 	if n := c.known[key]; n != nil {
 		c.byPod[pod].MoveToBack(n.place)
@@ -111,33 +107,52 @@ func (c *conversations) find(key conversationKey) (*conversation, error) {
 	if err != nil {
 		return nil, err
 	}
+	if of := c.byPod[pod]; of != nil && of.Len() >= maxConversations {
+		of.Front().Value.(*conversation).end()
+	}
 	of := c.byPod[pod]
 	if of == nil {
 		of = list.New()
 		c.byPod[pod] = of
 	}
-	if of.Len() >= maxConversations {
-		c.end(of.Front().Value.(*conversation))
-	}
 	c.known[key], n.place = n, of.PushBack(n)
-	if c.byPod[pod] == nil { // ended with its last
-		c.byPod[pod] = of
+	if c.expire == nil {
+		c.expireAfter(unansweredTimeout)
 	}
-	c.wait.Go(func() {
-		n.listen(c)
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.end(n)
-	})
 	return n, nil
 }
 
-// end is called with mu, once or more often.
-func (c *conversations) end(n *conversation) {
-	if n.place == nil {
-		return
+// expireAfter ends what has been silent for too long, after a time.
+func (c *conversations) expireAfter(d time.Duration) {
+	c.expire = time.AfterFunc(d, func() { c.loop.Do(func() { c.endSilent(time.Now()) }) })
+}
+
+// endSilent ends the conversations that have been silent for too long at now.
+func (c *conversations) endSilent(now time.Time) {
+	c.expire = nil
+	next := time.Duration(0)
+	for _, n := range c.known {
+		idle := unansweredTimeout
+		if n.answered {
+			idle = conversationTimeout
+		}
+		left := n.last.Add(idle).Sub(now)
+		if left <= 0 {
+			n.end()
+		} else if next == 0 || left < next {
+			next = left
+		}
 	}
-	_ = n.file.Close()
+	if next > 0 {
+		c.expireAfter(next)
+	}
+}
+
+// end ends a conversation.
+func (n *conversation) end() {
+	c := n.c
+	c.loop.Remove(n.fd)
+	_ = unix.Close(n.fd)
 	of := c.byPod[n.key.pod.Addr()]
 	of.Remove(n.place)
 	n.place = nil
@@ -149,12 +164,12 @@ func (c *conversations) end(n *conversation) {
 
 // close ends all conversations.
 func (c *conversations) close() {
-	c.mu.Lock()
 	for _, n := range c.known {
-		c.end(n)
+		n.end()
 	}
-	c.mu.Unlock()
-	c.wait.Wait()
+	if c.expire != nil {
+		c.expire.Stop()
+	}
 }
 
 func (c *conversations) open(key conversationKey) (*conversation, error) {
@@ -162,25 +177,22 @@ func (c *conversations) open(key conversationKey) (*conversation, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &conversation{key: key}
-	n.last.Store(time.Now().UnixNano()) // what opens it is about to be sent
-	var fd int
+	n := &conversation{c: c, key: key, last: time.Now()}
 	if key.protocol == unix.IPPROTO_UDP {
-		fd, err = unix.Socket(family(to.Addr()), unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_UDP)
+		n.fd, err = unix.Socket(family(to.Addr()), unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_UDP)
 		err = os.NewSyscallError("socket", err)
 	} else {
 		n.ping = &ping{}
-		fd, err = n.ping.open(to.Addr())
+		n.fd, err = n.ping.open(to.Addr())
 	}
 	if err != nil {
 		return nil, err
 	}
-	if err := connectDatagrams(fd, to); err != nil {
-		return nil, errors.Join(err, unix.Close(fd))
+	if err = connectDatagrams(n.fd, to); err == nil {
+		err = c.loop.Add(n.fd, unix.EPOLLIN, n)
 	}
-	n.file = os.NewFile(uintptr(fd), "datagrams")
-	if n.raw, err = n.file.SyscallConn(); err != nil {
-		return nil, errors.Join(err, n.file.Close())
+	if err != nil {
+		return nil, errors.Join(err, unix.Close(n.fd))
 	}
 	return n, nil
 }
@@ -199,72 +211,57 @@ func connectDatagrams(fd int, to netip.AddrPort) error {
 }
 
 // send passes a pod's payload on, as far as the pod wants it to go.
-func (n *conversation) send(p packet, payload []byte) error {
-	n.last.Store(time.Now().UnixNano())
-	n.mu.Lock()
-	defer n.mu.Unlock()
+func (n *conversation) send(p packet, payload []byte) (err error) {
+	n.last = time.Now()
 	n.head = append(n.head[:0], p.head()...)
 	if n.ping != nil {
 		payload = n.ping.request(payload)
 	}
-	var err error
-	outer := n.raw.Write(func(fd uintptr) bool {
-		if n.hops != p.hops {
-			n.hops = p.hops
-			if p.to.Is4() {
-				err = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_TTL, int(p.hops))
-			} else {
-				err = unix.SetsockoptInt(int(fd), unix.SOL_IPV6, unix.IPV6_UNICAST_HOPS, int(p.hops))
-			}
-			if err != nil {
-				return true
-			}
+	if n.hops != p.hops {
+		n.hops = p.hops
+		level, option := unix.SOL_IP, unix.IP_TTL
+		if p.to.Is6() {
+			level, option = unix.SOL_IPV6, unix.IPV6_UNICAST_HOPS
 		}
-		for range 2 {
-			// The first may return what became of an earlier one.
-			_, err = unix.SendmsgN(int(fd), payload, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
-			if err == nil || err == unix.EAGAIN {
-				break
-			}
+		if err := unix.SetsockoptInt(n.fd, level, option, int(p.hops)); err != nil {
+			return os.NewSyscallError("setsockopt", err)
 		}
-		return true
-	})
-	if outer != nil {
-		return os.ErrClosed // in the meantime; package os does not say it so
+	}
+	for range 2 {
+		// The first may return what became of an earlier one.
+		_, err = unix.SendmsgN(n.fd, payload, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		if err == nil || err == unix.EAGAIN {
+			break
+		}
 	}
 	return err
 }
 
-// buffers are for packets of any size, so that a silent conversation holds
-// none.
-var buffers = sync.Pool{New: func() any { return new([vnetHeader + ipv6Header + maxPacket]byte) }}
-
-// listen brings answers to the pod until both sides have been silent for long
-// or the file is closed.
-func (n *conversation) listen(c *conversations) {
-	for {
-		idle := unansweredTimeout
-		if n.answered.Load() {
-			idle = conversationTimeout
-		}
-		until := time.Unix(0, n.last.Load()).Add(idle)
-		if !time.Now().Before(until) {
-			return
-		}
-		if err := n.file.SetReadDeadline(until); err != nil {
-			return
-		}
-		err := n.raw.Read(func(fd uintptr) bool { return n.drain(int(fd), c) })
-		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-			return
+// Ready brings answers to the pod, and what the network said of packets.
+func (n *conversation) Ready(events uint32) {
+	if events&unix.EPOLLERR != 0 {
+		n.drainErrors()
+	}
+	if n.c.in == nil {
+		n.c.in = newInbox()
+	}
+	in := n.c.in
+	got, err := in.receive(n.fd, n.headers())
+	if err != nil && err != unix.EAGAIN {
+		n.drainErrors() // what it is about is in there
+	}
+	for i := range got {
+		n.last = time.Now()
+		if b, k := in.datagram(i); n.ping != nil {
+			n.pingAnswer(b, n.headers(), k)
+		} else {
+			n.udpAnswer(b, k)
 		}
 	}
 }
 
-// drain takes all that the socket has; it always wants to be called again.
-func (n *conversation) drain(fd int, c *conversations) bool {
-	buf := buffers.Get().(*[vnetHeader + ipv6Header + maxPacket]byte)
-	defer buffers.Put(buf)
+// headers is how much comes before an answer's payload in a packet to the pod.
+func (n *conversation) headers() int {
 	head := vnetHeader + ipv4Header
 	if n.key.pod.Addr().Is6() {
 		head = vnetHeader + ipv6Header
@@ -272,58 +269,38 @@ func (n *conversation) drain(fd int, c *conversations) bool {
 	if n.ping == nil {
 		head += udpHeader
 	}
-	for got := 0; ; {
-		k, _, err := unix.Recvfrom(fd, buf[head:], unix.MSG_DONTWAIT)
-		switch {
-		case err == unix.EINTR:
-		case err == unix.EAGAIN:
-			// Called for nothing that can be received: for an error, perhaps.
-			if got > 0 || !n.drainErrors(fd, c) {
-				return false
-			}
-		case err != nil:
-			// What it is about is in the error queue.
-			n.drainErrors(fd, c)
-		default:
-			got++
-			n.last.Store(time.Now().UnixNano())
-			if n.ping != nil {
-				n.pingAnswer(buf[:], head, k, c)
-				continue
-			}
-			n.answered.Store(true)
-			whole, t := build(buf[:], n.key.outside.Addr(), n.key.pod.Addr(), unix.IPPROTO_UDP, udpHeader+k)
-			binary.BigEndian.PutUint16(t, n.key.outside.Port())
-			binary.BigEndian.PutUint16(t[2:], n.key.pod.Port())
-			binary.BigEndian.PutUint16(t[4:], uint16(udpHeader+k))
-			checksumLater(whole, t, 6)
-			c.answer(whole)
-		}
-	}
+	return head
 }
 
-// drainErrors passes on what the network said of packets, and tells whether it
-// said anything.
-func (n *conversation) drainErrors(fd int, c *conversations) (any bool) {
+// udpAnswer passes on an answer of k bytes, which is behind its headers in b.
+func (n *conversation) udpAnswer(b []byte, k int) {
+	n.answered = true
+	whole, t := build(b, n.key.outside.Addr(), n.key.pod.Addr(), unix.IPPROTO_UDP, udpHeader+k)
+	binary.BigEndian.PutUint16(t, n.key.outside.Port())
+	binary.BigEndian.PutUint16(t[2:], n.key.pod.Port())
+	binary.BigEndian.PutUint16(t[4:], uint16(udpHeader+k))
+	checksumLater(whole, t, 6)
+	n.c.answer(whole)
+}
+
+// drainErrors passes on what the network said of packets.
+func (n *conversation) drainErrors() {
 	var data [maxQuote]byte
 	var control [256]byte
 	for {
-		k, oob, _, _, err := unix.Recvmsg(fd, data[:], control[:], unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT)
+		k, oob, _, _, err := unix.Recvmsg(n.fd, data[:], control[:], unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT)
 		if err != nil {
-			return any
+			return
 		}
-		any = true
 		e, ok := parseExtendedError(control[:oob], n.key.pod.Addr().Is6())
 		if !ok {
 			continue
 		}
-		n.mu.Lock()
 		head := append([]byte(nil), n.head...)
-		n.mu.Unlock()
 		if n.ping != nil && k >= icmpHeader {
 			copy(head[len(head)-2:], data[6:8]) // the sequence number of the one that it is about
 		}
-		c.answer(e.about(head))
+		n.c.answer(e.about(head))
 	}
 }
 

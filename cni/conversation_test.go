@@ -8,11 +8,13 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"get.podrun.dev/podrun/internal/eventloop"
 )
 
-// TestConversationWaitsForItsFirstWord: a conversation that was opened is not
-// taken for one that has been silent for ever, however late it is first used.
-func TestConversationWaitsForItsFirstWord(t *testing.T) {
+// TestConversationEnds: a conversation ends when it was silent for as long as it
+// may be, and not before: not one that was only just opened either.
+func TestConversationEnds(t *testing.T) {
 	server, err := net.ListenPacket("udp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -20,18 +22,49 @@ func TestConversationWaitsForItsFirstWord(t *testing.T) {
 	defer func() { _ = server.Close() }()
 	host := netip.MustParseAddr("169.254.1.2")
 	rule := rules{hosts: map[netip.Addr]netip.Addr{host: netip.MustParseAddr("127.0.0.1")}}
-	c := newConversations(t.Context(), slog.New(slog.DiscardHandler), rule, func([]byte) {})
-	defer c.close()
-	key := conversationKey{
-		ends{netip.MustParseAddrPort("10.88.0.2:4000"), netip.AddrPortFrom(host, server.LocalAddr().(*net.UDPAddr).AddrPort().Port())}, unix.IPPROTO_UDP,
-	}
-	n, err := c.find(key)
+	loop, err := eventloop.New()
 	if err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(50 * time.Millisecond)
-	again, err := c.find(key)
-	if err != nil || again != n {
-		t.Errorf("it had ended before anything was sent (%v)", err)
+	defer loop.Close()
+	key := conversationKey{
+		ends{netip.MustParseAddrPort("10.88.0.2:4000"), netip.AddrPortFrom(host, server.LocalAddr().(*net.UDPAddr).AddrPort().Port())}, unix.IPPROTO_UDP,
 	}
+	done := make(chan struct{})
+	loop.Do(func() {
+		defer close(done)
+		c := newConversations(loop, slog.New(slog.DiscardHandler), rule, func([]byte) {})
+		defer c.close()
+		n, err := c.find(key)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		for _, tt := range []struct {
+			name     string
+			answered bool
+			silent   time.Duration
+			ends     bool
+		}{
+			{"just opened", false, 0, false},
+			{"unanswered", false, unansweredTimeout - time.Second, false},
+			{"answered", true, unansweredTimeout + time.Second, false},
+			{"answered, silent for long", true, conversationTimeout + time.Second, true},
+			{"unanswered, silent for long", false, unansweredTimeout + time.Second, true},
+		} {
+			if n, err = c.find(key); err != nil {
+				t.Error(err)
+				return
+			}
+			n.answered = tt.answered
+			c.endSilent(n.last.Add(tt.silent))
+			if ended := n.place == nil; ended != tt.ends {
+				t.Errorf("%s: ended %v, want %v", tt.name, ended, tt.ends)
+			}
+			if len(c.byPod) != len(c.known) {
+				t.Errorf("%s: %d pods of %d conversations", tt.name, len(c.byPod), len(c.known))
+			}
+		}
+	})
+	<-done
 }

@@ -1,13 +1,10 @@
 package cni
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
-	"syscall"
 	"time"
 
 	"github.com/containernetworking/plugins/pkg/ns"
@@ -20,6 +17,8 @@ const (
 	divertMark     = 0x706f64 // on packets in the pod network that are for our sockets
 	localTable     = 0x706f64 // of routes: everything is this machine
 	divertPriority = 100
+	// acceptBacklog is how many accepted connections may wait for this process.
+	acceptBacklog = 4096
 )
 
 // diversion brings what pods send to outside addresses to kernel sockets of
@@ -32,7 +31,7 @@ const (
 // It is nf_tables' socket and tproxy, without connection tracking. Nothing of
 // the host's is touched, the pod network is a namespace of its own.
 type diversion struct {
-	listeners []*net.TCPListener
+	listeners []int
 }
 
 // openDiversion fails on a kernel that lacks nft_socket or nft_tproxy.
@@ -52,29 +51,26 @@ func (n *Network) openDiversion(tun int) (_ *diversion, err error) {
 				return err
 			}
 		}
-		families := []struct {
-			network, address string
-			family           uint32
-		}{{"tcp4", "127.0.0.1:0", unix.NFPROTO_IPV4}}
+		loopbacks := []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1})}
 		if ipv6 {
-			families = append(families, struct {
-				network, address string
-				family           uint32
-			}{"tcp6", "[::1]:0", unix.NFPROTO_IPV6})
+			loopbacks = append(loopbacks, netip.IPv6Loopback())
 		}
 		divert := []attributes{join(matchMeta(unix.NFT_META_L4PROTO, unix.IPPROTO_TCP),
 			matchTCPFlags(tcpSYN|tcpACK, unix.NFT_CMP_NEQ, tcpSYN), matchTransparentSocket(), markAndAccept(divertMark))}
-		for _, f := range families {
-			l, err := listenTransparent(f.network, f.address)
+		for _, a := range loopbacks {
+			l, port, err := listenTransparent(a)
 			if err != nil {
 				return err
 			}
 			d.listeners = append(d.listeners, l)
-			at := l.Addr().(*net.TCPAddr).AddrPort()
+			of := byte(unix.NFPROTO_IPV4)
+			if a.Is6() {
+				of = unix.NFPROTO_IPV6
+			}
 			divert = append(divert, join(
-				matchMeta(unix.NFT_META_IIF, native(uint32(tun))...), matchMeta(unix.NFT_META_NFPROTO, byte(f.family)), matchMeta(unix.NFT_META_L4PROTO, unix.IPPROTO_TCP),
+				matchMeta(unix.NFT_META_IIF, native(uint32(tun))...), matchMeta(unix.NFT_META_NFPROTO, of), matchMeta(unix.NFT_META_L4PROTO, unix.IPPROTO_TCP),
 				matchTCPFlags(tcpSYN|tcpACK, unix.NFT_CMP_EQ, tcpSYN),
-				toListener(f.family, at.Addr().AsSlice(), at.Port()), markAndAccept(divertMark)))
+				toListener(uint32(of), a.AsSlice(), port), markAndAccept(divertMark)))
 		}
 		return replaceTable(divertTable, "divert", divert...)
 	})
@@ -124,64 +120,77 @@ func (n *Network) routeMarked(ipv6 bool) error {
 	return nil
 }
 
-// listenTransparent listens for connections that were meant for others.
-func listenTransparent(network, address string) (*net.TCPListener, error) {
-	config := net.ListenConfig{
-		KeepAliveConfig: keepAlive,
-		Control: func(_, _ string, c syscall.RawConn) error {
-			var err error
-			if outer := c.Control(func(fd uintptr) {
-				if network == "tcp6" {
-					err = unix.SetsockoptInt(int(fd), unix.SOL_IPV6, unix.IPV6_TRANSPARENT, 1)
-				} else {
-					err = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_TRANSPARENT, 1)
-				}
-			}); outer != nil {
-				return outer
-			}
-			return os.NewSyscallError("setsockopt IP_TRANSPARENT", err)
-		},
-	}
-	config.SetMultipathTCP(false)
-	l, err := config.Listen(context.Background(), network, address)
+// listenTransparent makes a socket that listens on loopback for connections that
+// were meant for others, and returns its port.
+func listenTransparent(loopback netip.Addr) (fd int, port uint16, err error) {
+	fd, err = unix.Socket(family(loopback), unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_TCP)
 	if err != nil {
-		return nil, err
+		return -1, 0, os.NewSyscallError("socket", err)
 	}
-	return l.(*net.TCPListener), nil
+	level, option := unix.SOL_IP, unix.IP_TRANSPARENT
+	if loopback.Is6() {
+		level, option = unix.SOL_IPV6, unix.IPV6_TRANSPARENT
+	}
+	setKeepAlive(fd)
+	err = os.NewSyscallError("setsockopt IP_TRANSPARENT", unix.SetsockoptInt(fd, level, option, 1))
+	if err == nil {
+		err = os.NewSyscallError("bind", unix.Bind(fd, sockaddr(netip.AddrPortFrom(loopback, 0))))
+	}
+	if err == nil {
+		err = os.NewSyscallError("listen", unix.Listen(fd, acceptBacklog))
+	}
+	var self unix.Sockaddr
+	if err == nil {
+		self, err = unix.Getsockname(fd)
+	}
+	if err != nil {
+		return -1, 0, errors.Join(err, unix.Close(fd))
+	}
+	return fd, addrPortOf(self).Port(), nil
 }
 
-// serve gives each connection to accepted, on a goroutine of its own, until
-// the diversion is closed.
-func (d *diversion) serve(c *connector) {
-	for _, l := range d.listeners {
-		c.wait.Go(func() {
-			for {
-				conn, err := l.AcceptTCP()
-				if errors.Is(err, net.ErrClosed) {
-					return
-				}
-				if err != nil {
-					c.log.Warn("accept from a pod", "err", err)
-					select {
-					case <-time.After(acceptPause):
-					case <-c.ctx.Done():
-					}
-					continue
-				}
-				f := ends{unmap(conn.RemoteAddr()), unmap(conn.LocalAddr())}
-				c.wait.Go(func() { c.accepted(f, conn) })
-			}
-		})
+// serve gives what the sockets accept to a connector.
+func (d *diversion) serve(c *connector) error {
+	for _, fd := range d.listeners {
+		if err := c.loop.Add(fd, unix.EPOLLIN|unix.EPOLLET, &acceptor{c, fd}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// acceptor is one listening socket.
+type acceptor struct {
+	c  *connector
+	fd int
+}
+
+// Ready takes all connections that there are.
+func (a *acceptor) Ready(uint32) {
+	for {
+		fd, pod, err := unix.Accept4(a.fd, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
+		switch {
+		case err == unix.EAGAIN:
+			return
+		case err == unix.EINTR, err == unix.ECONNABORTED:
+			continue
+		case err != nil:
+			a.c.log.Warn("accept from a pod", "err", err)
+			time.AfterFunc(acceptPause, func() { a.c.loop.Do(func() { a.Ready(0) }) })
+			return
+		}
+		outside, err := unix.Getsockname(fd)
+		if err != nil {
+			_ = unix.Close(fd)
+			continue
+		}
+		a.c.accepted(ends{addrPortOf(pod), addrPortOf(outside)}, fd)
 	}
 }
 
-func unmap(a net.Addr) netip.AddrPort {
-	ap := a.(*net.TCPAddr).AddrPort()
-	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
-}
-
+// close is for when no loop has them any more.
 func (d *diversion) close() {
 	for _, l := range d.listeners {
-		_ = l.Close()
+		_ = unix.Close(l)
 	}
 }

@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"get.podrun.dev/podrun/internal/fault"
-	"get.podrun.dev/podrun/internal/relay"
 )
 
 const (
@@ -233,5 +232,5 @@ func (t *tcpPort) forward(client *net.TCPConn) {
 		_ = client.Close()
 		return
 	}
-	relay.Join(t.h.ctx, client, server)
+	t.h.n.splicer.Join(t.h.ctx, client, server)
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/containernetworking/plugins/pkg/ns"
 
 	"get.podrun.dev/podrun/internal/fault"
+	"get.podrun.dev/podrun/internal/relay"
 )
 
 // interfaceName is the interface of the network inside a pod.
@@ -96,6 +97,8 @@ type Network struct {
 	dns    *resolver // nil: its port was taken
 	door   *doorway
 
+	splicer relay.Splicer // of host ports
+
 	foreign    *libcni.CNIConfig // for all other networks
 	background sync.WaitGroup    // sweeps of those
 	stop       context.CancelFunc
@@ -162,6 +165,7 @@ func (n *Network) Close() error {
 		n.stop()
 	}
 	n.background.Wait()
+	n.splicer.Close()
 	if n.dns != nil {
 		n.dns.close()
 	}

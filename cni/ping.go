@@ -66,7 +66,7 @@ func (p *ping) request(message []byte) []byte {
 }
 
 // pingAnswer passes on an echo reply of k bytes at head in buf.
-func (n *conversation) pingAnswer(buf []byte, head, k int, c *conversations) {
+func (n *conversation) pingAnswer(buf []byte, head, k int) {
 	message := buf[head : head+k]
 	if n.ping.ipv4Header && k > ipv4Header {
 		size := min(int(message[0]&15)*4, k)
@@ -81,11 +81,11 @@ func (n *conversation) pingAnswer(buf []byte, head, k int, c *conversations) {
 	if len(message) < icmpHeader || message[0] != want || n.ping.raw && binary.BigEndian.Uint16(message[4:]) != n.ping.id {
 		return
 	}
-	n.answered.Store(true)
+	n.answered = true
 	whole, t := build(buf, n.key.outside.Addr(), n.key.pod.Addr(), n.key.protocol, len(message))
 	binary.BigEndian.PutUint16(t[4:], n.key.pod.Port())
 	checksum(whole, t, 2)
-	c.answer(whole)
+	n.c.answer(whole)
 }
 
 // pingProblem says that pods cannot ping the outside, and how to mend it.

@@ -1,7 +1,6 @@
 package cni
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,6 +10,8 @@ import (
 
 	"github.com/containernetworking/plugins/pkg/ns"
 	"golang.org/x/sys/unix"
+
+	"get.podrun.dev/podrun/internal/eventloop"
 )
 
 const (
@@ -30,10 +31,11 @@ const (
 //	UDP   each conversation has a socket of its own (conversations)
 //	ICMP  echo requests likewise; errors of the outside are passed on
 type uplink struct {
-	tun    *os.File
-	cancel context.CancelFunc
-	log    *slog.Logger
-	done   sync.WaitGroup
+	tun     int // -1: none
+	log     *slog.Logger
+	loop    *eventloop.Loop
+	buf     []byte // of the packet that is looked at
+	senders sync.WaitGroup
 
 	tcp       *connector
 	diversion *diversion // or
@@ -44,13 +46,15 @@ type uplink struct {
 // openUplink joins the pod network to the host's. What it has to do without
 // goes to problems.
 func (n *Network) openUplink() (_ *uplink, err error) {
-	ctx, cancel := context.WithCancel(context.Background())
-	u := &uplink{log: n.log, cancel: cancel}
+	u := &uplink{log: n.log, tun: -1, buf: make([]byte, vnetHeader+maxPacket)}
 	defer func() {
 		if err != nil {
 			u.close()
 		}
 	}()
+	if u.loop, err = eventloop.New(); err != nil {
+		return nil, err
+	}
 	var index int
 	if u.tun, index, err = n.openTUN(); err != nil {
 		return nil, err
@@ -59,8 +63,8 @@ func (n *Network) openUplink() (_ *uplink, err error) {
 		return nil, err
 	}
 	rule := n.reach()
-	u.datagrams = newConversations(ctx, n.log, rule, u.send)
-	u.tcp = newConnector(ctx, n.log, rule, u.send)
+	u.datagrams = newConversations(u.loop, n.log, rule, u.send)
+	u.tcp = newConnector(u.loop, n.log, rule, u.send)
 	if !n.o.Settings.UserTCP {
 		if u.diversion, err = n.openDiversion(index); err != nil {
 			n.log.Warn("no kernel TCP to the outside", "err", err)
@@ -72,7 +76,9 @@ func (n *Network) openUplink() (_ *uplink, err error) {
 	}
 	if u.diversion != nil {
 		u.tcp.release = u.write
-		u.diversion.serve(u.tcp)
+		if err := u.diversion.serve(u.tcp); err != nil {
+			return nil, err
+		}
 	} else {
 		n.closeDiversion()
 		if u.user, err = openUserStack(u); err != nil {
@@ -83,7 +89,9 @@ func (n *Network) openUplink() (_ *uplink, err error) {
 	if p, ok := pingProblem(); ok {
 		n.problems = append(n.problems, p)
 	}
-	u.done.Go(u.read)
+	if err := u.loop.Add(u.tun, unix.EPOLLIN, u); err != nil {
+		return nil, err
+	}
 	return u, nil
 }
 
@@ -102,34 +110,41 @@ func (n *Network) reach() rules {
 	return r
 }
 
-// read takes what pods send until the TUN device is closed.
-func (u *uplink) read() {
-	buf := make([]byte, vnetHeader+maxPacket)
-	for {
-		k, err := u.tun.Read(buf)
-		if err != nil {
-			if !errors.Is(err, os.ErrClosed) {
-				u.log.Error("the pods' way out ends", "err", err)
-			}
+// atOnce is how many packets are taken before anything else has its turn.
+const atOnce = 64
+
+// Ready takes what pods send.
+func (u *uplink) Ready(uint32) {
+	for range atOnce {
+		k, err := unix.Read(u.tun, u.buf)
+		switch {
+		case err == unix.EAGAIN:
+			return
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			u.log.Error("the pods' way out ends", "err", err)
+			u.loop.Remove(u.tun)
 			return
 		}
-		p, ok := parsePacket(buf[:k])
-		if !ok {
-			continue
+		if p, ok := parsePacket(u.buf[:k]); ok {
+			u.packet(p)
 		}
-		switch {
-		case p.protocol == unix.IPPROTO_TCP && len(p.transport) >= tcpHeader:
-			switch {
-			case p.transport[13]&(tcpSYN|tcpACK) == tcpSYN:
-				u.tcp.syn(p)
-			case u.user != nil:
-				_ = u.user.take(p.raw)
-			default:
-				u.stray(p)
-			}
-		default:
-			u.datagrams.packet(p)
-		}
+	}
+}
+
+func (u *uplink) packet(p packet) {
+	if p.protocol != unix.IPPROTO_TCP || len(p.transport) < tcpHeader {
+		u.datagrams.packet(p)
+		return
+	}
+	switch {
+	case p.transport[13]&(tcpSYN|tcpACK) == tcpSYN:
+		u.tcp.syn(p)
+	case u.user != nil:
+		_ = u.user.take(p.raw)
+	default:
+		u.stray(p)
 	}
 }
 
@@ -149,34 +164,38 @@ func (u *uplink) send(packet []byte) {
 }
 
 func (u *uplink) write(packet []byte) error {
-	_, err := u.tun.Write(packet)
-	return err
+	_, err := unix.Write(u.tun, packet)
+	return os.NewSyscallError("write to the TUN device", err)
 }
 
 // close ends the gateway and all connections through it.
 func (u *uplink) close() {
-	u.cancel()
+	if u.loop != nil {
+		u.loop.Do(func() {
+			if u.tcp != nil {
+				u.tcp.close()
+			}
+			if u.datagrams != nil {
+				u.datagrams.close()
+			}
+		})
+		u.loop.Close()
+	}
 	if u.diversion != nil {
 		u.diversion.close()
-	}
-	if u.tun != nil {
-		_ = u.tun.Close()
 	}
 	if u.user != nil {
 		u.user.close()
 	}
-	u.done.Wait()
-	if u.tcp != nil {
-		u.tcp.close()
-	}
-	if u.datagrams != nil {
-		u.datagrams.close()
+	u.senders.Wait()
+	if u.tun >= 0 {
+		_ = unix.Close(u.tun)
 	}
 }
 
 // openTUN makes the TUN device in the pod network and returns its index there.
-// It goes when the file is closed, and the routes to it with it.
-func (n *Network) openTUN() (tun *os.File, index int, err error) {
+// It goes when the descriptor is closed, and the routes to it with it.
+func (n *Network) openTUN() (tun, index int, err error) {
 	err = n.pods.Do(func(ns.NetNS) error {
 		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 		if err != nil {
@@ -185,21 +204,20 @@ func (n *Network) openTUN() (tun *os.File, index int, err error) {
 		if err := configureTUN(fd); err != nil {
 			return errors.Join(err, unix.Close(fd))
 		}
-		// Not before: an unconfigured one cannot be waited for.
-		tun = os.NewFile(uintptr(fd), "/dev/net/tun")
+		tun = fd
 		return nil
 	})
 	if err != nil {
-		return nil, 0, err
+		return -1, 0, err
 	}
 	h, err := handle(n.pods.Fd())
 	if err != nil {
-		return nil, 0, errors.Join(err, tun.Close())
+		return -1, 0, errors.Join(err, unix.Close(tun))
 	}
 	defer h.Close()
 	link, err := h.LinkByName(tunName)
 	if err != nil {
-		return nil, 0, errors.Join(fmt.Errorf("find TUN device: %w", err), tun.Close())
+		return -1, 0, errors.Join(fmt.Errorf("find TUN device: %w", err), unix.Close(tun))
 	}
 	for _, step := range []struct {
 		what string
@@ -210,7 +228,7 @@ func (n *Network) openTUN() (tun *os.File, index int, err error) {
 		{"up", func() error { return h.LinkSetUp(link) }},
 	} {
 		if err := step.do(); err != nil {
-			return nil, 0, errors.Join(fmt.Errorf("set the TUN device's %s: %w", step.what, err), tun.Close())
+			return -1, 0, errors.Join(fmt.Errorf("set the TUN device's %s: %w", step.what, err), unix.Close(tun))
 		}
 	}
 	return tun, link.Attrs().Index, nil

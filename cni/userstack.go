@@ -61,12 +61,12 @@ func openUserStack(u *uplink) (*userStack, error) {
 	if err := s.stack.SetTransportProtocolOption(tcp.ProtocolNumber, &sack); err != nil {
 		return fail("enable SACK", err)
 	}
-	f := tcp.NewForwarder(s.stack, 0, maxHandshakes, func(r *tcp.ForwarderRequest) { accept(r, u.tcp) })
+	ctx, cancel := context.WithCancel(context.Background())
+	s.cancel = cancel
+	f := tcp.NewForwarder(s.stack, 0, maxHandshakes, func(r *tcp.ForwarderRequest) { accept(ctx, r, u.tcp) })
 	s.stack.SetTransportProtocolHandler(tcp.ProtocolNumber, f.HandlePacket)
 
-	var ctx context.Context
-	ctx, s.cancel = context.WithCancel(u.tcp.ctx)
-	u.done.Go(func() { s.send(ctx, u) })
+	u.senders.Go(func() { s.send(ctx, u) })
 	return s, nil
 }
 
@@ -79,7 +79,7 @@ func allAddresses(zero []byte) tcpip.Subnet {
 }
 
 // accept ends the handshake with a pod whose destination has answered.
-func accept(r *tcp.ForwarderRequest, c *connector) {
+func accept(ctx context.Context, r *tcp.ForwarderRequest, c *connector) {
 	id := r.ID()
 	var queue waiter.Queue
 	endpoint, err := r.CreateEndpoint(&queue)
@@ -89,7 +89,7 @@ func accept(r *tcp.ForwarderRequest, c *connector) {
 	}
 	endpoint.SocketOptions().SetKeepAlive(true)
 	conn := userConn{gonet.NewTCPConn(&queue, endpoint), endpoint}
-	c.accepted(ends{addrPort(id.RemoteAddress, id.RemotePort), addrPort(id.LocalAddress, id.LocalPort)}, conn)
+	c.acceptedUser(ctx, ends{addrPort(id.RemoteAddress, id.RemotePort), addrPort(id.LocalAddress, id.LocalPort)}, conn)
 }
 
 func addrPort(a tcpip.Address, port uint16) netip.AddrPort {

@@ -1,10 +1,15 @@
 package relay_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"io"
 	"net"
+	"os"
+	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -32,12 +37,26 @@ func pair(t *testing.T) (a, b *net.TCPConn) {
 	return dialed.(*net.TCPConn), accepted.(*net.TCPConn)
 }
 
+// both runs a test with each of the two that join.
+func both(t *testing.T, test func(t *testing.T, join func(ctx context.Context, a, b *net.TCPConn))) {
+	t.Run("goroutines", func(t *testing.T) {
+		test(t, func(ctx context.Context, a, b *net.TCPConn) { relay.Join(ctx, a, b) })
+	})
+	t.Run("splicer", func(t *testing.T) {
+		var s relay.Splicer
+		defer s.Close()
+		test(t, s.Join)
+	})
+}
+
 // TestHalfClose: the end of one direction leaves the other open.
-func TestHalfClose(t *testing.T) {
+func TestHalfClose(t *testing.T) { both(t, testHalfClose) }
+
+func testHalfClose(t *testing.T, join func(ctx context.Context, a, b *net.TCPConn)) {
 	client, a := pair(t)
 	b, server := pair(t)
 	joined := make(chan struct{})
-	go func() { defer close(joined); relay.Join(t.Context(), a, b) }()
+	go func() { defer close(joined); join(t.Context(), a, b) }()
 
 	if _, err := io.WriteString(client, "question"); err != nil {
 		t.Fatal(err)
@@ -59,12 +78,14 @@ func TestHalfClose(t *testing.T) {
 }
 
 // TestEndOfContext: both connections are closed.
-func TestEndOfContext(t *testing.T) {
+func TestEndOfContext(t *testing.T) { both(t, testEndOfContext) }
+
+func testEndOfContext(t *testing.T, join func(ctx context.Context, a, b *net.TCPConn)) {
 	client, a := pair(t)
 	b, server := pair(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	joined := make(chan struct{})
-	go func() { defer close(joined); relay.Join(ctx, a, b) }()
+	go func() { defer close(joined); join(ctx, a, b) }()
 	cancel()
 	<-joined
 	for _, c := range []*net.TCPConn{client, server} {
@@ -76,16 +97,127 @@ func TestEndOfContext(t *testing.T) {
 }
 
 // TestReset: a reset of one connection is a reset of the other.
-func TestReset(t *testing.T) {
+func TestReset(t *testing.T) { both(t, testReset) }
+
+func testReset(t *testing.T, join func(ctx context.Context, a, b *net.TCPConn)) {
 	client, a := pair(t)
 	b, server := pair(t)
 	joined := make(chan struct{})
-	go func() { defer close(joined); relay.Join(t.Context(), a, b) }()
+	go func() { defer close(joined); join(t.Context(), a, b) }()
 	_ = client.SetLinger(0)
 	_ = client.Close()
 	<-joined
 	_ = server.SetReadDeadline(time.Now().Add(10 * time.Second))
 	if _, err := server.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("got %v, want ECONNRESET", err)
+	}
+}
+
+// TestDataBeforeReset: what was sent before a reset arrives.
+func TestDataBeforeReset(t *testing.T) { both(t, testDataBeforeReset) }
+
+func testDataBeforeReset(t *testing.T, join func(ctx context.Context, a, b *net.TCPConn)) {
+	client, a := pair(t)
+	b, server := pair(t)
+	text := make([]byte, 32<<10) // fits into what sockets hold
+	if _, err := client.Write(text); err != nil {
+		t.Fatal(err)
+	}
+	_ = client.SetLinger(0)
+	_ = client.Close()
+	join(t.Context(), a, b)
+	_ = server.SetReadDeadline(time.Now().Add(10 * time.Second))
+	got, err := io.ReadAll(server)
+	if len(got) != len(text) || !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("got %d bytes and %v, want %d and ECONNRESET", len(got), err, len(text))
+	}
+}
+
+// TestMuchBothWays: more goes both ways than pipes and sockets hold, with a
+// reader that is slow to begin.
+func TestMuchBothWays(t *testing.T) { both(t, testMuchBothWays) }
+
+func testMuchBothWays(t *testing.T, join func(ctx context.Context, a, b *net.TCPConn)) {
+	texts := [][]byte{make([]byte, 12<<20), make([]byte, 12<<20)}
+	for i, text := range texts {
+		for at := 0; at < len(text); at += 8 {
+			binary.NativeEndian.PutUint64(text[at:], uint64(at*(i+1)))
+		}
+	}
+	client, a := pair(t)
+	b, server := pair(t)
+	var all sync.WaitGroup
+	defer all.Wait()
+	all.Go(func() { join(t.Context(), a, b) })
+	sent := make(chan struct{})
+	for i, c := range []*net.TCPConn{client, server} {
+		all.Go(func() {
+			if _, err := c.Write(texts[i]); err != nil {
+				t.Error(err)
+			}
+			_ = c.CloseWrite()
+			if i == 0 {
+				close(sent)
+			}
+		})
+		all.Go(func() {
+			if i == 0 {
+				<-sent // its own direction is full meanwhile
+			}
+			got, err := io.ReadAll(c)
+			if err != nil || !bytes.Equal(got, texts[1-i]) {
+				t.Errorf("%d bytes, %v; want the %d that were sent", len(got), err, len(texts[1-i]))
+			}
+		})
+	}
+}
+
+// pipes counts the ends of pipes that this process has.
+func pipes(t *testing.T) (n int) {
+	t.Helper()
+	all, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, fd := range all {
+		if to, _ := os.Readlink("/proc/self/fd/" + fd.Name()); strings.HasPrefix(to, "pipe:") {
+			n++
+		}
+	}
+	return n
+}
+
+// TestIdleConnectionsHoldNoPipe: a joined connection on which nothing is on its
+// way has its two descriptors and no more, and none when it has ended.
+func TestIdleConnectionsHoldNoPipe(t *testing.T) {
+	var s relay.Splicer
+	defer s.Close()
+	before := pipes(t)
+	var joined sync.WaitGroup
+	var clients, servers []*net.TCPConn
+	for range 50 {
+		client, a := pair(t)
+		b, server := pair(t)
+		joined.Go(func() { s.Join(t.Context(), a, b) })
+		if _, err := io.WriteString(client, "x"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(server, make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		clients, servers = append(clients, client), append(servers, server)
+	}
+	if n := pipes(t) - before; n > 40 {
+		t.Errorf("%d ends of pipes for 50 idle connections", n)
+	}
+	for i := range clients {
+		_, _ = clients[i].Close(), servers[i].Close()
+	}
+	joined.Wait()
+	for began := time.Now(); pipes(t) > before; { // the loop's goroutine closes them
+		if time.Since(began) > 10*time.Second {
+			t.Fatalf("%d ends of pipes are left, were %d", pipes(t), before)
+		}
+		time.Sleep(time.Millisecond)
 	}
 }

@@ -1,0 +1,61 @@
+package cni
+
+import (
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// inboxSize is how many datagrams are received by one system call.
+const inboxSize = 16
+
+// inbox takes several datagrams of a socket at once (recvmmsg(2)), each where
+// the headers of a packet have room before it.
+type inbox struct {
+	buffers  [inboxSize][vnetHeader + ipv6Header + maxPacket]byte
+	vectors  [inboxSize]unix.Iovec
+	messages [inboxSize]mmsghdr
+}
+
+// mmsghdr is the kernel's structure of this name.
+type mmsghdr struct {
+	header unix.Msghdr
+	size   uint32
+}
+
+func newInbox() *inbox {
+	in := &inbox{}
+	for i := range in.messages {
+		in.messages[i].header.Iov = &in.vectors[i]
+		in.messages[i].header.SetIovlen(1)
+	}
+	return in
+}
+
+// receive takes what a socket has, each behind so many bytes. It returns how
+// many datagrams that were, and does not wait.
+func (in *inbox) receive(fd, behind int) (int, error) {
+	for i := range in.vectors {
+		in.vectors[i].Base = &in.buffers[i][behind]
+		in.vectors[i].SetLen(len(in.buffers[i]) - behind)
+	}
+	for {
+		n, _, err := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&in.messages)), inboxSize, unix.MSG_DONTWAIT, 0, 0)
+		switch err {
+		case 0:
+			return int(n), nil
+		case unix.EINTR:
+		case unix.EAGAIN:
+			return 0, unix.EAGAIN
+		default:
+			return 0, os.NewSyscallError("recvmmsg", err)
+		}
+	}
+}
+
+// datagram is the i-th that receive took: the whole buffer and the payload's
+// size.
+func (in *inbox) datagram(i int) (buffer []byte, size int) {
+	return in.buffers[i][:], int(in.messages[i].size)
+}
