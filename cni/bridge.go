@@ -10,6 +10,7 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"time"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/vishvananda/netlink"
@@ -223,6 +224,9 @@ func (n *Network) bridgeAdd(c call) (*types100.Result, error) {
 	if err := inside.LinkSetUp(eth); err != nil {
 		return nil, fmt.Errorf("set %s up: %w", c.ifName, err)
 	}
+	if err := errors.Join(awaitUp(inside, c.ifName), awaitUp(outside, veth.Name)); err != nil {
+		return nil, err
+	}
 	for _, ip := range given {
 		if err := inside.RouteAdd(&netlink.Route{LinkIndex: eth.Attrs().Index, Gw: ip.Gateway}); err != nil {
 			return nil, fmt.Errorf("add default route by %s: %w", ip.Gateway, err)
@@ -235,6 +239,33 @@ func (n *Network) bridgeAdd(c call) (*types100.Result, error) {
 		Interfaces: []*types100.Interface{{Name: c.ifName, Mac: eth.Attrs().HardwareAddr.String(), Mtu: mtu, Sandbox: c.netns}},
 		IPs:        given,
 	}, nil
+}
+
+const (
+	// upPatience is how long the kernel may take to see that a link has a carrier,
+	// and upPause how long it is left alone in between.
+	upPatience = 2 * time.Second
+	upPause    = time.Millisecond
+)
+
+// awaitUp waits until a link passes packets on. The kernel tells a link's queue
+// and the bridge of a carrier later, by a work queue that may rest for a second
+// (linkwatch), and until then what a pod sends is lost. Since Linux 6.8 it does
+// so when it is asked for the link.
+func awaitUp(h *netlink.Handle, name string) error {
+	for began := time.Now(); ; {
+		link, err := h.LinkByName(name)
+		if err != nil {
+			return fmt.Errorf("find %s: %w", name, err)
+		}
+		if link.Attrs().OperState == netlink.OperUp {
+			return nil
+		}
+		if time.Since(began) > upPatience {
+			return fmt.Errorf("%s is %s after %s", name, link.Attrs().OperState, upPatience)
+		}
+		<-time.After(upPause)
+	}
 }
 
 // podHandle opens a netlink socket in a pod's namespace, after setting what its
