@@ -3,199 +3,21 @@ package cni_test
 import (
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
 
 	"get.podrun.dev/podrun/cni"
 )
-
-// TestMain runs the tests of this package in namespaces of their own: a user
-// namespace with root in it, mounts that are nobody else's, and a network
-// namespace in the place of the host's.
-func TestMain(m *testing.M) {
-	if os.Getenv("CNI_TEST_CHILD") == "" {
-		os.Exit(inNamespaces())
-	}
-	if op := os.Getenv(stepVariable); op != "" {
-		os.Exit(step(op))
-	}
-	if err := prepareHost(); err != nil {
-		fmt.Fprintln(os.Stderr, "prepare:", err)
-		os.Exit(1)
-	}
-	os.Exit(m.Run())
-}
-
-func inNamespaces() int {
-	cmd := exec.Command(os.Args[0], os.Args[1:]...)
-	cmd.Env = append(os.Environ(), "CNI_TEST_CHILD=1")
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS | syscall.CLONE_NEWNET,
-		UidMappings: []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}},
-	}
-	err := cmd.Run()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
-		return exit.ExitCode()
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "new namespaces:", err)
-		return 1
-	}
-	return 0
-}
-
-// prepareHost sets up what stands for the host: its loopback.
-func prepareHost() error {
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return err
-	}
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = unix.Close(fd) }()
-	request, err := unix.NewIfreq("lo")
-	if err != nil {
-		return err
-	}
-	request.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
-	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, request)
-}
-
-// openNetwork opens a network below dir; it is closed with the test, unless
-// the test has done so.
-func openNetwork(t *testing.T, dir string, change func(*cni.Options)) *cni.Network {
-	t.Helper()
-	o := cni.Options{StateDir: dir, Uplink: true}
-	if change != nil {
-		change(&o)
-	}
-	n, err := cni.Open(t.Context(), o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = n.Close() })
-	for _, p := range n.Problems() {
-		t.Fatalf("the network has a problem: %s; %s", p.Summary, p.Mend)
-	}
-	return n
-}
-
-// stateDir is a directory whose pinned namespace goes with the test.
-func stateDir(t *testing.T) string {
-	t.Helper()
-	dir := t.TempDir()
-	t.Cleanup(func() { _ = unix.Unmount(filepath.Join(dir, "netns"), unix.MNT_DETACH) })
-	return dir
-}
-
-// podNetNS makes a network namespace as a pod's sandbox has one. It ends with
-// the test.
-func podNetNS(t *testing.T) (path string) {
-	t.Helper()
-	ready, end := make(chan string), make(chan struct{})
-	go func() {
-		runtime.LockOSThread() // the thread, and with it the namespace, ends here
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			t.Error(err)
-		}
-		ready <- fmt.Sprintf("/proc/%d/task/%d/ns/net", os.Getpid(), unix.Gettid())
-		<-end
-	}()
-	t.Cleanup(func() { close(end) })
-	return <-ready
-}
-
-// in calls fn in a network namespace.
-func in(t *testing.T, path string, fn func() error) error {
-	t.Helper()
-	return ns.WithNetNSPath(path, func(ns.NetNS) error { return fn() })
-}
-
-func add(t *testing.T, n *cni.Network, p cni.Pod) netip.Addr {
-	t.Helper()
-	r, err := n.Add(t.Context(), p)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return r.IPs[0].Addr()
-}
-
-// serve answers each connection to address with text, in a namespace ("" for
-// the host's).
-func serve(t *testing.T, netns, address, text string) net.Addr {
-	t.Helper()
-	var l net.Listener
-	listen := func() (err error) {
-		l, err = net.Listen("tcp4", address)
-		return err
-	}
-	err := listen
-	if netns != "" {
-		err = func() error { return in(t, netns, listen) }
-	}
-	if err := err(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				_, _ = io.Copy(io.Discard, c) // until the client has ended its side
-				_, _ = io.WriteString(c, text)
-				_ = c.Close()
-			}()
-		}
-	}()
-	return l.Addr()
-}
-
-// ask connects from a namespace, sends something, ends its side, and returns
-// the answer.
-func ask(t *testing.T, netns, address string) (string, error) {
-	t.Helper()
-	var answer []byte
-	err := in(t, netns, func() error {
-		c, err := net.DialTimeout("tcp4", address, 5*time.Second)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = c.Close() }()
-		_ = c.SetDeadline(time.Now().Add(5 * time.Second))
-		if _, err := io.WriteString(c, strings.Repeat("question ", 20_000)); err != nil {
-			return err
-		}
-		if err := c.(*net.TCPConn).CloseWrite(); err != nil {
-			return err
-		}
-		answer, err = io.ReadAll(c)
-		return err
-	})
-	return string(answer), err
-}
-
-func at(ip netip.Addr, port int) string { return netip.AddrPortFrom(ip, uint16(port)).String() }
 
 func TestPodsReachEachOther(t *testing.T) {
 	n := openNetwork(t, stateDir(t), nil)
