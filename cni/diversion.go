@@ -13,10 +13,11 @@ import (
 )
 
 const (
-	divertTable    = "podrun" // of nf_tables
-	divertMark     = 0x706f64 // on packets in the pod network that are for our sockets
-	localTable     = 0x706f64 // of routes: everything is this machine
-	divertPriority = 100
+	divertTable = "podrun" // of nf_tables
+	divertMark  = 0x706f64 // on packets in the pod network that are for our sockets
+	localTable  = 0x706f64 // of routes: everything is this machine
+	// rulePriority is after the local table's, before the main one's.
+	rulePriority = 100
 	// acceptBacklog is how many accepted connections may wait for this process.
 	acceptBacklog = 4096
 )
@@ -103,19 +104,25 @@ func (n *Network) routeMarked(ipv6 bool) error {
 	if err != nil {
 		return fmt.Errorf("find loopback: %w", err)
 	}
-	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
-		if family == unix.AF_INET6 && !ipv6 {
-			continue
-		}
-		rule := netlink.NewRule()
-		rule.Family, rule.Mark, rule.Table, rule.Priority = family, divertMark, localTable, divertPriority
-		if err := h.RuleAdd(rule); err != nil && !errors.Is(err, unix.EEXIST) {
-			return fmt.Errorf("add the rule for our sockets: %w", err)
-		}
-		route := &netlink.Route{LinkIndex: lo.Attrs().Index, Table: localTable, Type: unix.RTN_LOCAL, Scope: unix.RT_SCOPE_HOST, Dst: everything(family)}
-		if err := h.RouteReplace(route); err != nil {
-			return fmt.Errorf("add the route to our sockets: %w", err)
-		}
+	err = deliverMarked(h, lo.Attrs().Index, unix.AF_INET, divertMark, localTable)
+	if err == nil && ipv6 {
+		err = deliverMarked(h, lo.Attrs().Index, unix.AF_INET6, divertMark, localTable)
+	}
+	return err
+}
+
+// deliverMarked has packets of a family that carry a mark delivered in the
+// namespace of h, whatever their address: by a rule, and a route in a table of
+// its own. It may be called again.
+func deliverMarked(h *netlink.Handle, lo, family int, mark uint32, table int) error {
+	route := &netlink.Route{Family: family, LinkIndex: lo, Dst: everything(family), Type: unix.RTN_LOCAL, Scope: netlink.SCOPE_HOST, Table: table}
+	if err := h.RouteReplace(route); err != nil {
+		return fmt.Errorf("add the route for marked packets: %w", err)
+	}
+	rule := netlink.NewRule()
+	rule.Family, rule.Priority, rule.Mark, rule.Table = family, rulePriority, mark, table
+	if err := h.RuleAdd(rule); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("add the rule for marked packets: %w", err)
 	}
 	return nil
 }

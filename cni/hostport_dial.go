@@ -36,8 +36,6 @@ const (
 	clientMark  = 0x70647270 // "pdrp": what the node's sockets send, and the answers
 	markTable   = 0x7064
 	clientTable = 0x7065
-
-	rulePriority = 100 // after the local table, before the main one
 )
 
 // clientSysctls make answers carry the mark of what they answer.
@@ -93,18 +91,8 @@ func (p *passage) open(sockets []hostSocket) error {
 // addRules has marked packets, and those of UDP servers to clients with a flow,
 // delivered inside the pod.
 func addRules(nl *netlink.Handle, lo, family int, sockets []hostSocket) error {
-	everything := net.IPNet{IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)}
-	if family == netlink.FAMILY_V6 {
-		everything = net.IPNet{IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)}
-	}
-	route := netlink.Route{Family: family, LinkIndex: lo, Dst: &everything, Type: unix.RTN_LOCAL, Scope: netlink.SCOPE_HOST, Table: markTable}
-	if err := nl.RouteReplace(&route); err != nil {
-		return fmt.Errorf("add route to loopback: %w", err)
-	}
-	rule := netlink.NewRule()
-	rule.Family, rule.Priority, rule.Mark, rule.Table = family, rulePriority, clientMark, markTable
-	if err := nl.RuleAdd(rule); err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("add rule for marked packets: %w", err)
+	if err := deliverMarked(nl, lo, family, clientMark, markTable); err != nil {
+		return err
 	}
 	for _, s := range sockets {
 		if s.port.Protocol != "udp" {
