@@ -21,6 +21,7 @@ import (
 	"github.com/containernetworking/plugins/pkg/ns"
 
 	"get.podrun.dev/podrun/internal/fault"
+	"get.podrun.dev/podrun/internal/hint"
 	"get.podrun.dev/podrun/internal/relay"
 )
 
@@ -178,11 +179,20 @@ func (n *Network) Close() error {
 	return n.pods.Close()
 }
 
-// Problems lists what the network does without.
+// Problems lists what the network does without, as it is now.
 func (n *Network) Problems() []Problem {
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	return append([]Problem(nil), n.problems...)
+	list := append([]Problem(nil), n.problems...)
+	n.mu.Unlock()
+	if p, ok := n.overlapProblem(); ok {
+		list = append(list, p)
+	}
+	for _, f := range n.files() {
+		if f.err != nil {
+			list = append(list, Problem{Summary: f.path + ": " + f.err.Error(), Mend: hint.Of(f.err)})
+		}
+	}
+	return list
 }
 
 // Add joins a pod to its network. A pod that is joined already gets the same

@@ -128,12 +128,6 @@ func (n *Network) choosePlan() (p plan, problems []Problem, err error) {
 				Mend:    "delete all pods; the next node has the new subnet",
 			})
 		}
-		if other, overlaps := overlap(saved, used); overlaps {
-			problems = append(problems, Problem{
-				Summary: fmt.Sprintf("pods cannot reach %s of the host's network: it overlaps their subnet %s", other, saved),
-				Mend:    "delete all pods; the next node takes another subnet, or the one that " + set.source() + " sets",
-			})
-		}
 	case set.Subnet.IsValid():
 		subnet = set.Subnet.Masked()
 		if other, overlaps := overlap(subnet, used); overlaps {
@@ -154,6 +148,20 @@ func (n *Network) choosePlan() (p plan, problems []Problem, err error) {
 		return plan{}, nil, hint.Wrap(fmt.Errorf("%w (%s)", err, set.source()), "mend the settings")
 	}
 	return p, problems, errors.Join(writePrefix(n.subnetFile(), saved, p.subnet), writePrefix(n.subnet6File(), saved6, p.subnet6))
+}
+
+// overlapProblem tells of a route that the host has got since the plan was made,
+// as with a VPN.
+func (n *Network) overlapProblem() (Problem, bool) {
+	used, err := hostRoutes()
+	other, overlaps := overlap(n.plan.subnet, used)
+	if err != nil || !overlaps {
+		return Problem{}, false
+	}
+	return Problem{
+		Summary: fmt.Sprintf("pods cannot reach %s of the host's network: it overlaps their subnet %s", other, n.plan.subnet),
+		Mend:    "delete all pods; the next node takes another subnet, or the one that " + n.o.Settings.source() + " sets",
+	}, true
 }
 
 func (n *Network) subnetFile() string  { return filepath.Join(n.dir, "subnet.json") }
