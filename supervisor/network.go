@@ -102,7 +102,8 @@ func (s *Supervisor) CheckNetwork(ctx context.Context, namespace, name string) e
 	}
 	boxes := w.boxes()
 	if len(boxes) == 0 {
-		return apierrors.NewBadRequest(fmt.Sprintf("no container of pod %q is running", name))
+		return hint.Wrap(apierrors.NewBadRequest(fmt.Sprintf("pod %q has no network: none of its containers has begun, or all have ended", name)),
+			fmt.Sprintf("\"podrun describe pod %s\" says what it waits for", name))
 	}
 	netns, err := boxes[0].box.OpenNetNS()
 	if err != nil {

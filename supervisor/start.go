@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -165,6 +166,9 @@ func (n *connection) begin(ctx context.Context, netns string) {
 		}
 		if n.pod.Spec.HostNetwork {
 			n.result = n.w.s.network.Host(parseAddr(n.w.s.hostIP))
+			for _, capability := range slices.Sorted(maps.Keys(request.Capabilities)) {
+				n.w.warn("NetworkCapability", "", fmt.Sprintf("what the pod asks for has no effect: no plugin with the capability %s makes the host's network", capability))
+			}
 		} else if n.result, err = n.w.s.network.Add(ctx, request); err != nil {
 			return &startError{reason: reasonCreating, err: fmt.Errorf("set up network: %w", err)}
 		}

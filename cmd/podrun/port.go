@@ -52,7 +52,8 @@ func (c *cli) port(ctx context.Context, target string, args []string) error {
 		protocol = "tcp"
 	}
 	n, err := strconv.ParseUint(number, 10, 16)
-	if err != nil {
+	known := slices.Contains([]string{"tcp", "udp", "sctp"}, strings.ToLower(protocol))
+	if err != nil || n == 0 || !known {
 		return usagef("invalid port %q: use PORT or PORT/PROTOCOL, as in 53/udp", args[0])
 	}
 	inside := fmt.Sprintf("%d/%s", n, strings.ToLower(protocol))
