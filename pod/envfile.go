@@ -53,14 +53,17 @@ func envFileValue(r io.Reader, key string) (string, error) {
 		case !strings.HasPrefix(value, "'"):
 			return "", bad("value must be enclosed in single quotes")
 		}
-		value = value[1:]
-		for !strings.Contains(value, "'") {
+		value, rest, closed := strings.Cut(value[1:], "'")
+		parts := []string{value}
+		for !closed {
 			if i++; i == len(lines) {
 				return "", bad("unclosed single quote")
 			}
-			value += "\n" + strings.TrimSuffix(lines[i], "\r")
+			var part string
+			part, rest, closed = strings.Cut(strings.TrimSuffix(lines[i], "\r"), "'")
+			parts = append(parts, part)
 		}
-		value, rest, _ := strings.Cut(value, "'")
+		value = strings.Join(parts, "\n")
 		if rest = strings.TrimLeft(rest, " \t"); rest != "" && rest[0] != '#' {
 			number = i + 1
 			return "", bad("unexpected content after closing quote")
