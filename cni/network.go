@@ -429,8 +429,13 @@ func (n *Network) result(name string, answer types.Result, builtin bool) (*Resul
 		if !ok {
 			return nil, fmt.Errorf("answer of network %q: bad address %q", name, ip.Address.String())
 		}
-		ones, _ := ip.Address.Mask.Size()
-		out.IPs = append(out.IPs, netip.PrefixFrom(addr.Unmap(), ones))
+		ones, bits := ip.Address.Mask.Size()
+		// An IPv4 address may come as an IPv6 one.
+		prefix := netip.PrefixFrom(addr.Unmap(), ones-bits+addr.Unmap().BitLen())
+		if !prefix.IsValid() {
+			return nil, fmt.Errorf("answer of network %q: bad address %q", name, ip.Address.String())
+		}
+		out.IPs = append(out.IPs, prefix)
 		if gw, ok := netip.AddrFromSlice(ip.Gateway); ok {
 			switch gw = gw.Unmap(); {
 			case gw.Is4() && !out.Gateway.IsValid():

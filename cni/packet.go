@@ -217,6 +217,10 @@ type icmpError struct {
 // tells its sender the socket (RFC 792).
 const quoted = 8
 
+// maxQuoted bounds what an icmpError repeats of a packet whose IPv6 header has
+// many extensions: with it, it goes over every link (RFC 4443 section 2.4).
+const maxQuoted = 1280 - ipv6Header - icmpHeader
+
 // about writes the message to the sender of the packet that begins with head:
 // its IP header and quoted bytes, without a vnetHeader.
 func (e icmpError) about(head []byte) []byte {
@@ -242,5 +246,5 @@ func (e icmpError) about(head []byte) []byte {
 // head is what an icmpError about the packet needs of it.
 func (p packet) head() []byte {
 	ip := p.raw[vnetHeader:]
-	return ip[:min(len(ip)-len(p.transport)+quoted, len(ip))]
+	return ip[:min(len(ip)-len(p.transport)+quoted, len(ip), maxQuoted)]
 }
