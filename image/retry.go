@@ -13,9 +13,11 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
+	"unicode"
 )
 
 // How a registry that does not answer well is asked again.
@@ -238,9 +240,19 @@ func readAnswer(out *http.Response) *RegistryError {
 	data, _ := io.ReadAll(io.LimitReader(out.Body, maxErrorBody))
 	_ = out.Body.Close()
 	if json.Unmarshal(data, &body) == nil && len(body.Errors) > 0 {
-		e.Code, e.Message = body.Errors[0].Code, body.Errors[0].Message
+		e.Code, e.Message = printable(body.Errors[0].Code), printable(body.Errors[0].Message)
 	}
 	return e
+}
+
+// printable is what may stand on a terminal of s, the words of somebody else.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, s)
 }
 
 // retryAfter reads the header of that name: seconds, or a date.
