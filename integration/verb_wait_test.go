@@ -1,9 +1,11 @@
 package integration
 
 import (
+	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -56,7 +58,15 @@ func TestWait(t *testing.T) {
 	})
 	t.Run("interrupt", func(t *testing.T) {
 		s := e.begin(t, "wait", "--for=create", "pod/never", "--timeout=-1s")
-		time.Sleep(300 * time.Millisecond)
+		e.eventually("the question to the node", func() string {
+			files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", s.command.Process.Pid))
+			for _, f := range files {
+				if to, _ := os.Readlink(f); strings.HasPrefix(to, "socket:") {
+					return ""
+				}
+			}
+			return "not asked"
+		})
 		_ = s.command.Process.Signal(unix.SIGINT)
 		if code := s.end(); code != 130 {
 			t.Errorf("got exit code %d, %q", code, s.errors())
