@@ -10,6 +10,7 @@ PREFIX  ?= /usr/local
 
 REGISTRY_VERSION    := v3.1.2
 STATICCHECK_VERSION := v0.8.2
+GOVULNCHECK_VERSION := v1.9.0
 
 # Static, because the init of a container starts before any library could be
 # found; without the build's paths and times, so that equal sources give equal
@@ -62,7 +63,13 @@ vagrant-test: bin/podrun build/registry build/image/app
 lint: build/.setup
 	@STATICCHECK=honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK_VERSION) scripts/lint.sh
 
-# Every fuzz target for FUZZTIME each.
+# What is known of holes in what podrun links; asks vuln.go.dev.
+.PHONY: vulncheck
+vulncheck: build/.setup
+	@$(GO) run golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION) -tags '$(TAGS)' ./cmd/podrun
+
+# Every fuzz target for FUZZTIME each, 5m, guided by coverage; make test runs
+# each for 30s, without.
 .PHONY: fuzz
 fuzz: build/.setup
 	@scripts/fuzz.sh

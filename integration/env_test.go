@@ -94,6 +94,10 @@ func (e *env) environ() []string {
 		"PATH=" + filepath.Dir(podrunBinary) + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 		"HOME=" + e.home, "PODRUN_STATE=" + e.state, "PODRUN_DATA=" + e.data, "LANG=C.UTF-8",
 	}
+	// How the race detector is to behave, where podrun is built with it.
+	if race := os.Getenv("GORACE"); race != "" {
+		environ = append(environ, "GORACE="+race)
+	}
 	for name, value := range e.vars {
 		environ = append(environ, name+"="+value)
 	}

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs every fuzz target for FUZZTIME (30s). What crashes is left in testdata.
+# Runs every fuzz target for FUZZTIME (5m). What crashes is left in testdata.
 . "$(dirname "$0")/lib.sh"
 git grep -hoE '^func Fuzz[A-Za-z0-9_]+' --full-name -- '*_test.go' >/dev/null || {
 	echo "no fuzz targets"
@@ -16,8 +16,8 @@ git grep -oE '^func Fuzz[A-Za-z0-9_]+' -- '*_test.go' | while IFS=: read -r file
 		cache=$("$GO" env GOCACHE)/fuzz/podrun
 		mkdir -p build "$cache"
 		"$GO" -C "$dir" test -c -o "$PWD/build/fuzz.test" .
-		(cd "$dir" && "$OLDPWD/build/fuzz.test" -test.run '^$' -test.fuzz "^$target\$" -test.fuzztime "${FUZZTIME:-30s}" -test.fuzzcachedir "$cache" </dev/null)
+		(cd "$dir" && "$OLDPWD/build/fuzz.test" -test.run '^$' -test.fuzz "^$target\$" -test.fuzztime "${FUZZTIME:-5m}" -test.fuzzcachedir "$cache" </dev/null)
 		continue
 	fi
-	"$GO" -C "$dir" test -tags "$TAGS" -run '^$' -fuzz "^$target\$" -fuzztime "${FUZZTIME:-30s}" . </dev/null
+	"$GO" -C "$dir" test -tags "$TAGS" -run '^$' -fuzz "^$target\$" -fuzztime "${FUZZTIME:-5m}" . </dev/null
 done

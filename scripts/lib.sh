@@ -55,11 +55,18 @@ trap 'exit 143' TERM HUP
 make_stage() {
 	stage=$(mktemp -d /tmp/podrun-XXXXXX)
 	at_exit 'remove_stage'
-	chmod 755 "$stage"
-	mkdir "$stage/bin" "$stage/home" "$stage/run" "$stage/tmp"
-	chmod 700 "$stage/home" "$stage/run" "$stage/tmp"
+	mkdir "$stage/bin"
+	make_home "$stage"
+}
+# make_home DIR gives the user a home, a runtime directory and one for temporary
+# files in DIR, for as_user.
+make_home() {
+	own=$1
+	chmod 755 "$own"
+	mkdir "$own/home" "$own/run" "$own/tmp"
+	chmod 700 "$own/home" "$own/run" "$own/tmp"
 	if is_root; then
-		chown "$TEST_USER:" "$stage/home" "$stage/run" "$stage/tmp"
+		chown "$TEST_USER:" "$own/home" "$own/run" "$own/tmp"
 	fi
 }
 remove_stage() {
@@ -78,7 +85,7 @@ remove_stage() {
 # nothing but what is named here, as a login without a session would have.
 as_user() {
 	$to_user env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 \
-		HOME="$stage/home" USER="${to_user:+$TEST_USER}" XDG_RUNTIME_DIR="$stage/run" TMPDIR="$stage/tmp" \
+		HOME="$own/home" USER="${to_user:+$TEST_USER}" XDG_RUNTIME_DIR="$own/run" TMPDIR="$own/tmp" \
 		PODRUN_TEST_WITHOUT="${PODRUN_TEST_WITHOUT:-}" CI="${CI:-}" "$@"
 }
 
