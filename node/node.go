@@ -96,7 +96,7 @@ func run(log *slog.Logger) (err error) {
 	}
 	defer func() { err = errors.Join(err, reaper.Close()) }()
 
-	st, err := store.Open(filepath.Join(paths.Data, "store.db"), store.Options{Logger: log})
+	st, err := store.Open(filepath.Join(paths.Data, "store.db"), store.Options{Logger: log, Version: Version})
 	if err != nil {
 		return err
 	}

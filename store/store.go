@@ -78,6 +78,9 @@ type Object struct {
 
 // Options of a store; the zero value is fine.
 type Options struct {
+	// Version is that of the program. It is written down for one that is too old
+	// for the store, and for nothing else.
+	Version string
 	Logger  *slog.Logger // nil discards
 	History int          // changes kept for Watch; 0 is 10,000
 }
@@ -87,6 +90,7 @@ var (
 	bucketLog     = []byte("log")     // revision -> event as JSON
 	bucketMeta    = []byte("meta")
 	keySchema     = []byte("schema")
+	keyWriter     = []byte("writer") // the version of the program that opened it last
 	keyRevision   = []byte("revision")
 )
 
@@ -109,7 +113,7 @@ type Store struct {
 // Open opens the store at path, making it and its directory (mode 0700) if
 // need be. It fails when another process has it open.
 func Open(path string, o Options) (*Store, error) {
-	if err := create(path); err != nil {
+	if err := create(path, o.Version); err != nil {
 		return nil, fmt.Errorf("cannot make store %q: %w", path, err)
 	}
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: 5 * time.Second, FreelistType: bbolt.FreelistMapType})
@@ -126,7 +130,7 @@ func Open(path string, o Options) (*Store, error) {
 	if s.history == 0 {
 		s.history = defaultHistory
 	}
-	if err := s.prepare(path); err != nil {
+	if err := s.prepare(path, o.Version); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	return s, nil
@@ -135,7 +139,7 @@ func Open(path string, o Options) (*Store, error) {
 // create makes the file of a store that is not there. A crash or a power cut
 // leaves a whole one under its name, or none: bbolt opens no file that was half
 // written. When create has returned the name is on disk.
-func create(path string) error {
+func create(path, version string) error {
 	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -160,7 +164,7 @@ func create(path string) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(lay(db), db.Close()); err != nil {
+	if err := errors.Join(lay(db, version), db.Close()); err != nil {
 		return err
 	}
 	// Not a rename: another process may have made the store meanwhile, and have
@@ -204,30 +208,31 @@ func makeDir(dir string) error {
 	return makeDir(dir)
 }
 
-// lay makes the buckets of a new store.
-func lay(db *bbolt.DB) error {
+// lay makes the buckets of a new store, and writes down who opened it last.
+func lay(db *bbolt.DB, version string) error {
 	return db.Update(func(tx *bbolt.Tx) error {
 		for _, name := range [][]byte{bucketObjects, bucketLog, bucketMeta} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
 			}
 		}
-		return tx.Bucket(bucketMeta).Put(keySchema, encodeNumber(schema))
+		meta := tx.Bucket(bucketMeta)
+		return errors.Join(meta.Put(keySchema, encodeNumber(schema)), meta.Put(keyWriter, []byte(version)))
 	})
 }
 
 // prepare checks the schema of the store, and makes one of an empty file.
-func (s *Store) prepare(path string) error {
+func (s *Store) prepare(path, version string) error {
 	ready := false
 	err := s.db.View(func(tx *bbolt.Tx) error {
 		meta := tx.Bucket(bucketMeta)
 		if meta == nil {
 			return nil
 		}
-		ready = true
+		writer := string(meta.Get(keyWriter))
+		ready = writer == version
 		if v := number(meta.Get(keySchema)); v > schema {
-			return hint.Wrap(fmt.Errorf("cannot open store %q: it has schema %d, this podrun knows up to %d", path, v, schema),
-				"use the newer podrun that wrote it")
+			return tooNew(path, v, writer, version)
 		}
 		s.revision = number(meta.Get(keyRevision))
 		return nil
@@ -235,7 +240,20 @@ func (s *Store) prepare(path string) error {
 	if err != nil || ready {
 		return err
 	}
-	return lay(s.db)
+	return lay(s.db, version)
+}
+
+// tooNew refuses a store that a later program wrote, by its name.
+func tooNew(path string, is uint64, writer, version string) error {
+	mend := "use podrun " + writer + " or a later one"
+	if writer == "" {
+		writer, mend = "of a later version", "use the podrun that wrote it"
+	}
+	if version == "" {
+		version = "of an unknown version"
+	}
+	return hint.Wrap(fmt.Errorf("cannot open store %q: podrun %s wrote it, with schema %d; this podrun, %s, knows schemas up to %d", path, writer, is, version, schema),
+		mend)
 }
 
 // Close ends all watches and closes the store.

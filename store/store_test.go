@@ -9,6 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/bbolt"
+
+	"get.podrun.dev/podrun/internal/hint"
 	"get.podrun.dev/podrun/store"
 )
 
@@ -205,6 +208,45 @@ func BenchmarkPut(b *testing.B) {
 			return tx.Put(pod("a"), func(uint64) ([]byte, error) { return value, nil })
 		}); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// TestSchema: a store of a later layout is refused by name, and one of this
+// layout opens whoever wrote it and whatever came before.
+func TestSchema(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "store.db")
+	opens := func(version string) error {
+		s, err := store.Open(path, store.Options{Version: version})
+		if err != nil {
+			return err
+		}
+		return s.Close()
+	}
+	for _, version := range []string{"v1", "v2", "v1", ""} {
+		if err := opens(version); err != nil {
+			t.Fatalf("%q: %v", version, err)
+		}
+	}
+	for _, test := range []struct{ writer, want, mend string }{
+		{"v9", "podrun v9 wrote it, with schema 7; this podrun, v2, knows schemas up to 1", "use podrun v9 or a later one"},
+		{"", "podrun of a later version wrote it, with schema 7; this podrun, v2, knows schemas up to 1", "use the podrun that wrote it"},
+	} {
+		db, err := bbolt.Open(path, 0o600, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = db.Update(func(tx *bbolt.Tx) error {
+			meta := tx.Bucket([]byte("meta"))
+			return errors.Join(meta.Put([]byte("schema"), []byte{0, 0, 0, 0, 0, 0, 0, 7}), meta.Put([]byte("writer"), []byte(test.writer)))
+		})
+		if err := errors.Join(err, db.Close()); err != nil {
+			t.Fatal(err)
+		}
+		err = opens("v2")
+		if err == nil || err.Error() != fmt.Sprintf("cannot open store %q: %s", path, test.want) || hint.Of(err) != test.mend {
+			t.Errorf("got %v; %s", err, hint.Of(err))
 		}
 	}
 }
