@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"encoding/json"
 	"net"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
 )
 
 // keeper is the main process of podrun.service, with a service manager that only
@@ -193,4 +195,245 @@ func TestServiceCannotStart(t *testing.T) {
 	if err := os.Remove(filepath.Join(e.home, settings)); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestEnable writes the unit and has systemctl, which here only writes down what it
+// is told, start it; twice is as good as once. disable leaves nothing.
+func TestEnable(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	if os.Geteuid() == 0 {
+		// Root's unit would be the machine's, which tests leave alone; the
+		// virtual machine's tests enable it.
+		mustContain(t, e.fails(1, "system", "enable"), "podrun: cannot enable podrun.service: this machine does not run systemd; without it have")
+		return
+	}
+	mustContain(t, e.fails(1, "system", "enable"), "podrun: cannot enable podrun.service: ")
+	unit := filepath.Join(e.home, ".config/systemd/user/podrun.service")
+	if _, err := os.Stat(unit); err == nil {
+		t.Error("a unit was written without a systemd")
+	}
+
+	runtime := filepath.Join(e.dir, "r")
+	bin := filepath.Join(e.home, "bin")
+	calls := filepath.Join(e.home, "calls")
+	script := "#!/bin/sh\necho \"$XDG_RUNTIME_DIR $*\" >>" + calls + "\n[ ! -e " + e.home + "/broken ] || { echo 'Failed to' >&2; echo 'do it.' >&2; exit 1; }\n"
+	for _, err := range []error{
+		os.MkdirAll(filepath.Join(runtime, "systemd"), 0o700), os.WriteFile(filepath.Join(runtime, "systemd/private"), nil, 0o600),
+		os.Mkdir(bin, 0o700), os.WriteFile(filepath.Join(bin, "systemctl"), []byte(script), 0o700),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	defer os.RemoveAll(runtime)
+	e.vars["XDG_RUNTIME_DIR"] = runtime
+	e.vars["PATH"] = bin + ":" + filepath.Dir(podrunBinary) + ":/usr/bin:/bin:/usr/sbin:/sbin"
+	told := func(want ...string) {
+		t.Helper()
+		var all string
+		for _, w := range want {
+			all += runtime + " --user " + w + "\n"
+		}
+		got, _ := os.ReadFile(calls)
+		same(t, string(got), all)
+		_ = os.Remove(calls)
+	}
+	for range 2 {
+		r := e.run("system", "enable", "--now")
+		if r.code != 0 || r.out != "podrun.service enabled and started ("+unit+")\n" {
+			t.Fatalf("got %v", r)
+		}
+		mustContain(t, r.err, "run: sudo loginctl enable-linger ")
+		told("daemon-reload", "enable podrun.service", "start podrun.service")
+	}
+	text, err := os.ReadFile(unit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustContain(t, string(text), "\nType=notify\n", "\nDelegate=yes\n", "\nExecStart=\""+podrunBinary+"\" system service\n",
+		"\nEnvironment=\"PODRUN_DATA="+e.data+"\"\n", "\nEnvironment=\"PODRUN_STATE="+e.state+"\"\n")
+	if st, err := os.Stat(unit); err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v", st.Mode(), err)
+	}
+
+	e.write("broken", "")
+	mustContain(t, e.fails(1, "system", "enable"), "podrun: cannot enable podrun.service: systemctl --user daemon-reload: Failed to do it.\n")
+	_ = os.Remove(filepath.Join(e.home, "broken"))
+	_ = os.Remove(calls)
+
+	mustContain(t, e.ok("system", "disable", "--now"), "podrun.service disabled, "+unit+" removed")
+	told("disable --now podrun.service", "daemon-reload")
+	if _, err := os.Stat(unit); err == nil {
+		t.Error("the unit is still there")
+	}
+	same(t, e.ok("system", "disable"), "podrun.service is not there\n")
+	told()
+
+	// Somebody else's unit stays as it is.
+	e.write(".config/systemd/user/podrun.service", "[Service]\n")
+	for _, verb := range []string{"enable", "disable"} {
+		mustContain(t, e.fails(1, "system", verb), unit+" was not written by podrun; move it away")
+	}
+	told()
+}
+
+// TestSystemReset removes everything, pods that run included, and only what is
+// podrun's; also when the node cannot start for its store.
+func TestSystemReset(t *testing.T) {
+	t.Parallel()
+	for _, broken := range []bool{false, true} {
+		t.Run(map[bool]string{false: "whole", true: "broken"}[broken], func(t *testing.T) {
+			t.Parallel()
+			e := newEnv(t)
+			host := filepath.Join(e.home, "host")
+			if err := os.Mkdir(host, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			e.write("host/file", "mine")
+			e.start(`
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: claim}
+spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Mi}}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: p}
+spec:
+  volumes:
+  - {name: host, hostPath: {path: `+host+`}}
+  - {name: claim, persistentVolumeClaim: {claimName: claim}}
+  - {name: memory, emptyDir: {medium: Memory}}
+  containers:
+  - name: c
+    image: busybox
+    command: [sh, -c, echo data >/claim/file; exec sleep 3600]
+    volumeMounts:
+    - {name: host, mountPath: /host}
+    - {name: host, mountPath: /sub, subPath: .}
+    - {name: claim, mountPath: /claim}
+    - {name: memory, mountPath: /memory, mountPropagation: HostToContainer}
+`, "p")
+			if err := os.WriteFile(filepath.Join(e.data, "own"), []byte("mine"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			// Without an answer nothing is done.
+			e.stdin = "n\n"
+			mustContain(t, e.ok("system", "reset"), "WARNING! This will remove, at once and for good:", "Are you sure you want to continue? [y/N]")
+			e.ok("exec", "p", "--", "true")
+			if broken {
+				e.ok("system", "stop")
+				if err := os.WriteFile(filepath.Join(e.data, "store.db"), []byte("no database"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				mustContain(t, e.fails(1, "get", "pods"), "cannot open store")
+			}
+			e.remember()
+			same(t, e.ok("system", "reset", "--force"), "all that podrun kept is removed\n")
+			entries, err := os.ReadDir(e.data)
+			if err != nil || len(entries) != 1 || entries[0].Name() != "own" {
+				t.Errorf("got %v, %v; want the file alone that is not podrun's", entries, err)
+			}
+			if text, err := os.ReadFile(filepath.Join(host, "file")); err != nil || string(text) != "mine" {
+				t.Errorf("a file of the host: %q, %v", text, err)
+			}
+			if err := os.Remove(filepath.Join(e.data, "own")); err != nil {
+				t.Fatal(err)
+			}
+			e.checkGone()
+			// As before the first use, and as often as one likes.
+			e.ok("system", "reset", "-f")
+			mustContain(t, e.run("get", "pods").err, "No resources found")
+			e.start(podYAML("again", "", "c=exec sleep 3600"), "again")
+		})
+	}
+}
+
+// TestSystemPrune removes what is finished and what nothing uses, as far as it is
+// told, and says how much that was.
+func TestSystemPrune(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	e.start(`
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: unused}
+spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Mi}}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: done}
+spec:
+  restartPolicy: Never
+  volumes: [{name: v, persistentVolumeClaim: {claimName: unused}}]
+  containers:
+  - {name: c, image: busybox, command: [sh, -c, head -c 3000000 /dev/zero >/v/file], volumeMounts: [{name: v, mountPath: /v}]}
+---
+`+podYAML("runs", "", "c=exec sleep 3600"), "runs")
+	e.when("done", "completed", func(p *corev1.Pod) bool { return p.Status.Phase == corev1.PodSucceeded })
+	e.stdin = "no\n"
+	mustContain(t, e.ok("system", "prune"), "WARNING! This will remove:\n  - all finished pods\n  - all dangling images\n")
+	if !e.exists("done") {
+		t.Error("it was removed without a yes")
+	}
+	e.stdin = "y\n"
+	out := e.ok("system", "prune")
+	mustContain(t, out, "Deleted Pods:\ndefault/done\n", "Total reclaimed space: ")
+	if e.exists("done") || !e.exists("runs") {
+		t.Errorf("pods: %s", e.ok("get", "pods"))
+	}
+	mustContain(t, e.ok("get", "pvc"), "unused")
+	mustContain(t, e.ok("system", "prune", "-a", "-f", "--volumes"), "Deleted Volumes:\ndefault/unused\n", "Total reclaimed space: 3MB\n")
+	mustContain(t, e.run("get", "pvc").err, "No resources found")
+	e.ok("exec", "runs", "--", "true")
+	same(t, e.ok("system", "prune", "-f"), "Total reclaimed space: 0B\n")
+}
+
+// TestSystemInfo: what it shows is so.
+func TestSystemInfo(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	e.start(waiting("group", ""), "group")
+	text := e.ok("system", "info")
+	mustContain(t, text, "\nPods: 1\n", "\n Running: 1\n", "\nContainers: 2\n Running: 2\n", "\nImages: 1\n", "\nStorage Driver: overlay\n",
+		"\n Data Dir: "+e.data+"\n", "\nState Dir: "+e.state+"\n", "\nRootless: "+map[bool]string{true: "false", false: "true"}[os.Geteuid() == 0]+"\n")
+	var info struct {
+		Version struct{ PID int }
+		Host    struct{ KernelVersion string }
+		Cgroup  struct {
+			Version int
+			Limits  bool
+			Problem string
+		}
+		Network struct{ Networks []string }
+		Counts  struct{ Phases map[string]int }
+	}
+	if err := json.Unmarshal([]byte(e.ok("system", "info", "-o", "json")), &info); err != nil {
+		t.Fatal(err)
+	}
+	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease")
+	if info.Version.PID != e.nodePID() || info.Host.KernelVersion+"\n" != string(kernel) || info.Counts.Phases["Running"] != 1 || len(info.Network.Networks) == 0 {
+		t.Errorf("got %+v", info)
+	}
+	if info.Cgroup.Version == 0 || info.Cgroup.Limits == (info.Cgroup.Problem != "") {
+		t.Errorf("got %+v", info.Cgroup)
+	}
+	mustContain(t, e.ok("system", "info", "-o", "yaml"), "\n  stateDir: "+e.state+"\n")
+	same(t, e.ok("system", "info", "--format", "{{.host.kernelVersion}}"), string(kernel))
+
+	// df in docker's formats.
+	var df struct {
+		Images     []struct{ Repository, Containers string }
+		Containers []struct{ Pod, Names string }
+		Volumes    []any
+	}
+	if err := json.Unmarshal([]byte(e.ok("system", "df", "-v", "--format", "json")), &df); err != nil {
+		t.Fatal(err)
+	}
+	if len(df.Images) != 1 || df.Images[0].Repository != "busybox" || len(df.Containers) != 2 || df.Containers[0].Pod != "default/group" || df.Volumes == nil {
+		t.Errorf("got %+v", df)
+	}
+	same(t, e.ok("system", "df", "-v", "--format", "{{len .Containers}}"), "2\n")
+	mustContain(t, e.ok("system", "df", "-v"), "Images space usage:\n\nREPOSITORY", "\nVOLUME NAME ")
 }

@@ -31,7 +31,8 @@ type api struct {
 	supervisor *supervisor.Supervisor
 	objects    *object.Objects
 	images     *image.Store
-	data       string // the data directory
+	paths      Paths
+	limits     func() (ok bool, why string)
 	network    *cni.Network
 	checks     func(context.Context) []Check
 	stopped    context.Context // ends when the node does: ends watches and follows
@@ -67,6 +68,7 @@ func (a *api) handler() http.Handler {
 	handle("GET /podrun/v1/networks", a.listNetworks)
 	handle("POST /podrun/v1/namespaces/{namespace}/pods/{name}/check-network", a.checkNetwork)
 	handle("GET /podrun/v1/version", a.version)
+	handle("GET /podrun/v1/info", a.info)
 	handle("GET /podrun/v1/doctor", a.doctor)
 	handle("GET /podrun/v1/goroutines", a.goroutines)
 	handle("/", func(_ http.ResponseWriter, r *http.Request) error {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
 	"runtime"
 	"strconv"
 	"sync"
@@ -146,9 +145,7 @@ func (a *api) resize(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *api) version(w http.ResponseWriter, _ *http.Request) error {
-	respond(w, http.StatusOK, VersionInfo{
-		Version: Version, Commit: Commit, Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH, PID: os.Getpid(),
-	})
+	respond(w, http.StatusOK, nodeVersion())
 	return nil
 }
 

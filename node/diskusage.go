@@ -34,7 +34,7 @@ func (a *api) diskUsage(w http.ResponseWriter, _ *http.Request) error {
 		return err
 	}
 	for _, c := range containers {
-		size, err := treeSize(filepath.Join(a.data, "containers", c.ID))
+		size, err := treeSize(filepath.Join(a.paths.Data, "containers", c.ID))
 		if err != nil {
 			return err
 		}
@@ -49,7 +49,7 @@ func (a *api) diskUsage(w http.ResponseWriter, _ *http.Request) error {
 		return err
 	}
 	for _, c := range claims {
-		size, err := treeSize(volume.ClaimDir(a.data, c.Namespace, c.Name))
+		size, err := treeSize(volume.ClaimDir(a.paths.Data, c.Namespace, c.Name))
 		if err != nil {
 			return err
 		}

@@ -154,12 +154,21 @@ func StopNode(ctx context.Context, p Paths) error {
 	if err := unix.Kill(pid, unix.SIGTERM); err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("end process %d: %w", pid, err)
 	}
+	err = awaitUnlocked(ctx, p)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return hint.Wrap(fmt.Errorf("process %d was told to end and has not, after %v", pid, stopPatience), "see "+p.Log)
+	}
+	return err
+}
+
+// awaitUnlocked waits until neither a reaper nor a node lives at p.
+func awaitUnlocked(ctx context.Context, p Paths) error {
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
 		if gone, err := p.unlocked(); gone || err != nil {
 			return err
 		}
 		if !pauseFor(ctx, pause) {
-			return hint.Wrap(fmt.Errorf("process %d was told to end and has not, after %v", pid, stopPatience), "see "+p.Log)
+			return context.Cause(ctx)
 		}
 	}
 }

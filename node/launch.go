@@ -36,37 +36,39 @@ const logMax = 1 << 20
 // any, and carries its mend. Cancelling ctx ends the waiting; a node that has
 // got so far as to run goes on.
 func Launch(ctx context.Context, p Paths) error {
-	if err := launch(ctx, p); err != nil {
+	if _, err := launch(ctx, p); err != nil {
 		return fmt.Errorf("cannot start the node: %w", err)
 	}
 	return nil
 }
 
-func launch(ctx context.Context, p Paths) error {
+// launch tells whether it was this call that started the node, which has more in
+// its environment beside the rest.
+func launch(ctx context.Context, p Paths, more ...string) (started bool, err error) {
 	if err := p.create(); err != nil {
-		return err
+		return false, err
 	}
 	lock, err := takeTurn(ctx, p)
 	if err != nil || lock == nil {
-		return err
+		return false, err
 	}
 	// The reaper and the node inherit the lock, and hold it when we let go.
 	defer func() { _ = lock.Close() }()
 	log, err := openLog(p.Log)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer func() { _ = log.Close() }()
 	userns, mountns, err := openAnchor(p.State)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer closeFiles(userns, mountns)
 	begin, err := log.Seek(0, io.SeekEnd)
 	if err != nil {
-		return err
+		return false, err
 	}
-	e, err := enter(ctx, launchMode(mountns), p.State, nodeEnv(os.Environ(), p), log, []*os.File{lock, userns, mountns}, func(pid int) error {
+	e, err := enter(ctx, launchMode(mountns), p.State, append(nodeEnv(os.Environ(), p), more...), log, []*os.File{lock, userns, mountns}, func(pid int) error {
 		if err := delegate(ctx, pid); err != nil {
 			fmt.Fprintf(log, "no cgroup of our own: %v\n", err)
 		}
@@ -77,10 +79,10 @@ func launch(ctx context.Context, p Paths) error {
 			err = hint.Wrap(fmt.Errorf("join the namespaces of the pods that still run: %w", err),
 				"end them to start anew; their pids are in "+anchorsFile(p.State))
 		}
-		return err
+		return false, err
 	}
 	defer func() { _ = e.conn.Close() }()
-	return e.await(ctx, p, begin)
+	return true, e.await(ctx, p, begin)
 }
 
 // launchMode is how the reaper comes to its namespaces: mountns is that of pods
@@ -170,7 +172,7 @@ func nodeEnv(environ []string, p Paths) []string {
 	for _, e := range environ {
 		name, _, _ := strings.Cut(e, "=")
 		switch {
-		case name == stateVariable || name == dataVariable || name == nodeVariable:
+		case name == stateVariable || name == dataVariable || name == nodeVariable || name == resetVariable:
 		case kept[name] || strings.HasPrefix(name, "XDG_") || strings.HasPrefix(name, "LC_") || strings.HasPrefix(name, "PODRUN_"):
 			env = append(env, e)
 		}

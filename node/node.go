@@ -95,6 +95,12 @@ func run(log *slog.Logger) (err error) {
 		return fmt.Errorf("connect to the reaper: %w", err)
 	}
 	defer func() { err = errors.Join(err, reaper.Close()) }()
+	if os.Getenv(resetVariable) != "" {
+		if err = wipe(context.Background(), paths, ns, reaper, log); err == nil {
+			ReportStart(nil)
+		}
+		return err
+	}
 
 	st, err := store.Open(filepath.Join(paths.Data, "store.db"), store.Options{Logger: log, Version: Version})
 	if err != nil {
@@ -194,7 +200,7 @@ func run(log *slog.Logger) (err error) {
 	connections := newGauge()
 	server := &http.Server{
 		Handler: (&api{
-			store: st, supervisor: sup, objects: objects, images: images, network: network, data: paths.Data, stopped: ctx, log: log,
+			store: st, supervisor: sup, objects: objects, images: images, network: network, paths: paths, stopped: ctx, log: log, limits: sandboxes.Limits,
 			checks: func(ctx context.Context) []Check { return nodeChecks(ctx, sandboxes, network) },
 		}).handler(),
 		ConnContext: ConnContext,

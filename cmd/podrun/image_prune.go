@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -92,6 +94,13 @@ func (c *cli) pruneImages(ctx context.Context, request node.PruneRequest) error 
 	if err != nil {
 		return fmt.Errorf("cannot prune images: %w", cause(err))
 	}
+	c.printPrunedImages(pruned, 0)
+	return nil
+}
+
+// printPrunedImages also sums up; other is what beside images was removed, in
+// bytes.
+func (c *cli) printPrunedImages(pruned node.Pruned, other int64) {
 	if len(pruned.Removed) > 0 {
 		fmt.Fprintln(c.out, "Deleted Images:")
 		for _, line := range pruned.Removed {
@@ -100,6 +109,17 @@ func (c *cli) pruneImages(ctx context.Context, request node.PruneRequest) error 
 		}
 		fmt.Fprintln(c.out)
 	}
-	fmt.Fprintf(c.out, "Total reclaimed space: %s\n", size(pruned.Reclaimed))
-	return nil
+	fmt.Fprintf(c.out, "Total reclaimed space: %s\n", size(pruned.Reclaimed+other))
+}
+
+// printPruned prints what else was removed.
+func (c *cli) printPruned(title string, names map[string]bool) {
+	if len(names) == 0 {
+		return
+	}
+	fmt.Fprintln(c.out, title)
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		fmt.Fprintln(c.out, name)
+	}
+	fmt.Fprintln(c.out)
 }
