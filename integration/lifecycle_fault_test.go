@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -65,45 +64,4 @@ func TestLifecycleFaults(t *testing.T) {
 			})
 		})
 	}
-}
-
-// TestReboot: with everything that runs and the state directory gone, as after
-// a reboot, the next node makes the pods again and says what became of their
-// containers.
-func TestReboot(t *testing.T) {
-	t.Parallel()
-	e := newEnv(t)
-	e.start(lifecyclePod("group", "", []string{"side " + sidecar + "=sleep 3600", "init=echo init >>/shared/order"}, []string{"main=sleep 3600"})+
-		"---\n"+lifecyclePod("job", "restartPolicy: Never", nil, []string{"main=sleep 3600"}), "group", "job")
-	before := ids(e.pod("group"))
-	e.remember()
-	reaper, node := e.reaperPID(), e.nodePID()
-	e.kill9(reaper) // first, or it would start another node
-	e.kill9IfThere(node)
-	for p := range e.session() {
-		e.kill9IfThere(p.pid)
-	}
-	if err := os.RemoveAll(e.state); err != nil {
-		t.Fatal(err)
-	}
-	e.eventually("end of the cgroups", func() string {
-		left := e.cgroups()
-		for _, path := range slices.Backward(left) { // the inner ones first
-			_ = os.Remove(path) // busy until the last process is gone
-		}
-		return strings.Join(left, " ")
-	})
-	p := e.restarted("group", 1)
-	for name, id := range ids(p) {
-		if id == before[name] {
-			t.Errorf("%s was not made again", name)
-		}
-	}
-	for _, s := range running(p) {
-		if last := s.LastTerminationState.Terminated; last == nil || last.Reason != "ContainerStatusUnknown" || last.ExitCode != 137 {
-			t.Errorf("%s: got %+v", s.Name, s.LastTerminationState)
-		}
-	}
-	same(t, e.ok("exec", "group", "-c", "main", "--", "cat", "/shared/order"), "init\ninit\n")
-	e.when("job", "failed", func(p *corev1.Pod) bool { return p.Status.Phase == corev1.PodFailed })
 }
