@@ -315,3 +315,9 @@ func FuzzDocument(f *testing.F) {
 		_ = checkImage(d.manifest, PullLimits{}.orDefault())
 	})
 }
+
+func FuzzParseRegistries(f *testing.F) {
+	f.Add([]byte("unqualified-search-registries = [\"a\"]\n[[registry]]\nlocation = \"x\"\n"))
+	f.Add([]byte("[[registry]]\nprefix = \"*.example\"\n[[registry.mirror]]\n"))
+	f.Fuzz(func(t *testing.T, data []byte) { _, _ = ParseRegistries("f", data) })
+}
