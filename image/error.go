@@ -39,7 +39,11 @@ type RegistryError struct {
 
 // Error is a noun phrase for a caller's "cannot pull X: ...".
 func (e *RegistryError) Error() string {
-	s := fmt.Sprintf("registry %s answered %d %s", e.Registry, e.Status, http.StatusText(e.Status))
+	return fmt.Sprintf("registry %s %s", e.Registry, e.answered())
+}
+
+func (e *RegistryError) answered() string {
+	s := fmt.Sprintf("answered %d %s", e.Status, http.StatusText(e.Status))
 	if e.Code != "" {
 		s += " (" + e.Code
 		if e.Message != "" {
@@ -67,6 +71,15 @@ func (e *RegistryError) Is(target error) bool {
 	return false
 }
 
+// absentError is the answer of a registry that has no such image.
+type absentError struct{ *RegistryError }
+
+func (e *absentError) Error() string {
+	return fmt.Sprintf("%v in registry %s, which %s", ErrNotFound, e.Registry, e.answered())
+}
+
+func (e *absentError) Unwrap() error { return e.RegistryError }
+
 // explain gives an error of the wire its type, its words and its mend.
 func explain(err error, at endpoint) error {
 	if err == nil || errors.Is(err, context.Canceled) {
@@ -80,7 +93,7 @@ func explain(err error, at endpoint) error {
 		case errors.Is(e, ErrUnauthorized):
 			return hint.Wrap(e, fmt.Sprintf(`if the image is private, log in with "podrun login %s"; if not, check its name`, at.registry))
 		case errors.Is(e, ErrNotFound):
-			return hint.Wrap(fmt.Errorf("%w in registry %s (%w)", ErrNotFound, at.registry, e), "check the name and the tag")
+			return hint.Wrap(&absentError{e}, "check the name and the tag")
 		}
 		return e
 	}

@@ -31,8 +31,12 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 	}
 	t.Run("no such image", func(t *testing.T) {
 		err := pull(srv.host + "/nosuch:v9")
-		if !errors.Is(err, image.ErrNotFound) || hint.Of(err) == "" {
-			t.Errorf("%v; %s", err, hint.Of(err))
+		if !errors.Is(err, image.ErrNotFound) || hint.Of(err) == "" || strings.Count(err.Error(), srv.host) != 1 {
+			t.Errorf("%v; %s, want the registry's name once", err, hint.Of(err))
+		}
+		var answer *image.RegistryError
+		if !errors.As(err, &answer) || answer.Status != http.StatusNotFound {
+			t.Errorf("the answer in it is %+v", answer)
 		}
 	})
 	t.Run("registry down", func(t *testing.T) {
