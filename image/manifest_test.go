@@ -114,9 +114,12 @@ func TestPlatformOfAnIndex(t *testing.T) {
 			t.Errorf("%s of %v: got the image for %s, want %s", c.want, c.index, got, c.get)
 		}
 	}
-	for _, s := range []string{"", "/", "linux/", "linux/amd64/v1/x", "windows/amd64", "linux/a b"} {
-		if p, err := image.ParsePlatform(s); err == nil {
-			t.Errorf("ParsePlatform(%q) = %v", s, p)
+	for s, want := range map[string]string{
+		"": "os/architecture", "/": "os/architecture", "linux/": "os/architecture", "linux/amd64/v1/x": "os/architecture", "linux/a b": "os/architecture",
+		"windows/amd64": "linux images only", "foo": `unknown architecture "foo"`, "linux": `unknown architecture "linux"`, "linux/amd65": "there are 386, amd64, arm,",
+	} {
+		if p, err := image.ParsePlatform(s); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("ParsePlatform(%q) = %v, %v; want %q", s, p, err, want)
 		}
 	}
 }

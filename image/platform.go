@@ -22,6 +22,13 @@ func (p Platform) String() string {
 	return s
 }
 
+// architectures are those that linux images are made for, by the names of
+// https://github.com/opencontainers/image-spec/blob/main/config.md#properties,
+// which are Go's.
+var architectures = []string{
+	"386", "amd64", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc64", "ppc64le", "riscv64", "s390x",
+}
+
 var platformPart = regexp.MustCompile(`^[A-Za-z0-9_.-]+$`)
 
 // ParsePlatform reads os/architecture[/variant]; an architecture alone is
@@ -40,6 +47,9 @@ func ParsePlatform(s string) (Platform, error) {
 	}
 	if p = p.normal(); p.OS != "linux" {
 		return Platform{}, fmt.Errorf("platform %q: podrun runs linux images only", s)
+	}
+	if !slices.Contains(architectures, p.Architecture) {
+		return Platform{}, fmt.Errorf("platform %q: unknown architecture %q; there are %s", s, p.Architecture, strings.Join(architectures, ", "))
 	}
 	return p, nil
 }
