@@ -178,7 +178,7 @@ func TestBomb(t *testing.T) {
 	srv.push(t, "files", imageOf(t, tarOf(t, many...)))
 	dir := t.TempDir()
 	o := image.Options{SingleID: true, Registries: &image.Registries{}, Platform: image.Platform{OS: "linux", Architecture: "amd64"}}
-	o.Limits.Bytes, o.Limits.Entries = 1<<20, 200
+	o.Pull.Layer.Bytes, o.Pull.Layer.Entries = 1<<20, 200
 	s, err := image.Open(dir, o)
 	if err != nil {
 		t.Fatal(err)

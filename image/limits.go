@@ -30,7 +30,7 @@ const (
 // stands for its default.
 type PullLimits struct {
 	Download int64         // bytes to download for one image
-	Layer    untar.Limits  // of what one layer may unpack to
+	Layer    untar.Limits  // of what one layer may unpack to, wherever it comes from
 	Parallel int           // layers on their way at once, of all pulls
 	Stall    time.Duration // without a byte a connection is given up
 	Pause    time.Duration // before the second try, doubled with each

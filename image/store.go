@@ -19,7 +19,6 @@ import (
 	"get.podrun.dev/podrun/internal/atomicfile"
 	"get.podrun.dev/podrun/internal/hint"
 	"get.podrun.dev/podrun/internal/linux"
-	"get.podrun.dev/podrun/internal/untar"
 )
 
 // Config is what an image says of the containers made of it.
@@ -65,8 +64,7 @@ type Options struct {
 	Platform   Platform       // zero: this machine's
 	Keychain   authn.Keychain // nil: docker's and podman's files
 	SingleID   bool           // only one user ID is mapped: all files become its
-	Limits     untar.Limits   // of what a layer may unpack to
-	Pull       PullLimits     // of what a pull may take
+	Pull       PullLimits     // of what a pull may take, and any layer unpack to
 }
 
 // Store keeps images. Its methods are safe for concurrent use; one process
@@ -78,7 +76,6 @@ type Store struct {
 	wire       *wire
 	singleID   bool
 	rootless   bool
-	limits     untar.Limits
 	platform   Platform
 	pullLimits PullLimits
 	slots      *slots // for layers on their way
@@ -117,7 +114,7 @@ type index struct {
 // interrupted pull left there.
 func Open(dir string, o Options) (*Store, error) {
 	s := &Store{
-		dir: dir, log: o.Logger, conf: conf{fixed: o.Registries}, singleID: o.SingleID, limits: o.Limits,
+		dir: dir, log: o.Logger, conf: conf{fixed: o.Registries}, singleID: o.SingleID,
 		images: map[Digest]*Image{}, byName: map[string]named{}, flights: map[Digest]*flight{}, used: map[Digest]time.Time{},
 		grown: make(chan struct{}, 1),
 	}

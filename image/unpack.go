@@ -74,7 +74,7 @@ func (s *Store) unpackFrom(ctx context.Context, r io.Reader, dir string, diffID 
 	defer stream.Close()
 	hash := sha256.New()
 	plain := newAhead(stream, func(p []byte) { hash.Write(p) })
-	result, err := untar.Apply(ctx, dir, plain, untar.Options{Rootless: s.rootless, SingleID: s.singleID, Limits: s.limits, Each: eachEntry})
+	result, err := untar.Apply(ctx, dir, plain, untar.Options{Rootless: s.rootless, SingleID: s.singleID, Limits: s.pullLimits.Layer, Each: eachEntry})
 	if broken := plain.Close(); broken != nil {
 		return unpacked{}, &streamError{broken}
 	}

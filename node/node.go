@@ -122,7 +122,7 @@ func run(log *slog.Logger) (err error) {
 		if collection, err = image.GCPolicyFromEnvironment(); err != nil {
 			return err
 		}
-		images, err = image.Open(filepath.Join(paths.Data, "images"), image.Options{Logger: log, SingleID: ns.SingleID, Limits: limits.Layer, Pull: limits})
+		images, err = image.Open(filepath.Join(paths.Data, "images"), image.Options{Logger: log, SingleID: ns.SingleID, Pull: limits})
 		return err
 	})
 	g.Go(func() (err error) {
