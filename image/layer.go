@@ -103,16 +103,26 @@ func (s *Store) flush(layers []Digest) (err error) {
 		return err
 	}
 	for at, size := range sizes {
-		// If this is lost by a power cut, the layer is pulled again: no harm.
-		const next = sizeFile + ".new"
-		if err := at.WriteFile(next, []byte(strconv.FormatInt(size, 10)), 0o600); err != nil {
-			return err
-		}
-		if err := at.Rename(next, sizeFile); err != nil {
+		if err := markFlushed(at, size); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// markFlushed says of an open layer that all of it is on disk. One that was
+// removed meanwhile need not be told.
+func markFlushed(at *os.Root, size int64) error {
+	// If this is lost by a power cut, the layer is pulled again: no harm.
+	const next = sizeFile + ".new"
+	err := at.WriteFile(next, []byte(strconv.FormatInt(size, 10)), 0o600)
+	if err == nil {
+		err = at.Rename(next, sizeFile)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // flushSoon flushes layers while the caller goes on. Close waits for it.
