@@ -240,6 +240,49 @@ func TestIndexGivesOurPlatform(t *testing.T) {
 	}
 }
 
+// Not all registries take HEAD, or say the digest then: GET does instead, and no
+// layer is fetched again.
+func TestPullAgainWithoutHead(t *testing.T) {
+	t.Parallel()
+	for name, head := range map[string]func(http.ResponseWriter){
+		"405":       func(w http.ResponseWriter) { w.WriteHeader(http.StatusMethodNotAllowed) },
+		"501":       func(w http.ResponseWriter) { w.WriteHeader(http.StatusNotImplemented) },
+		"no digest": func(w http.ResponseWriter) { w.WriteHeader(http.StatusOK) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			srv := newServer(t)
+			srv.push(t, "app", imageOf(t, tarOf(t, entry{name: "f"})))
+			var heads atomic.Int64
+			srv.meddling(func(w http.ResponseWriter, r *http.Request, _ http.Handler) bool {
+				if r.Method != http.MethodHead || !strings.HasPrefix(r.UserAgent(), "podrun") { // and not the push
+					return false
+				}
+				heads.Add(1)
+				head(w)
+				return true
+			})
+			s := openStore(t, t.TempDir())
+			ref := parse(t, srv.host+"/app")
+			first, err := s.Pull(t.Context(), ref, image.PullOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			again, err := s.Pull(t.Context(), ref, image.PullOptions{})
+			if err != nil || again.ID != first.ID {
+				t.Errorf("the second pull: %v", err)
+			}
+			if heads.Load() == 0 {
+				t.Error("HEAD was not asked")
+			}
+			srv.push(t, "app", imageOf(t, tarOf(t, entry{name: "g"})))
+			if next, err := s.Pull(t.Context(), ref, image.PullOptions{}); err != nil || next.ID == first.ID {
+				t.Errorf("a pull of what the name stands for now: %v", err)
+			}
+		})
+	}
+}
+
 func TestConcurrentPullsShareLayers(t *testing.T) {
 	srv := newServer(t)
 	base := tarOf(t, entry{name: "base", data: strings.Repeat("b", 1<<20)})

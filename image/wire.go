@@ -200,6 +200,9 @@ func (s *session) head(ctx context.Context, identifier string) (Digest, error) {
 	}
 	request.Header["Accept"] = []string{acceptManifests}
 	answer, err := s.do(request, http.StatusOK)
+	if e := answerIn(err); e != nil && (e.Status == http.StatusMethodNotAllowed || e.Status == http.StatusNotImplemented) {
+		return s.digest(ctx, identifier)
+	}
 	if err != nil {
 		return "", err
 	}
@@ -209,7 +212,13 @@ func (s *session) head(ctx context.Context, identifier string) (Digest, error) {
 	if digest, err := v1.NewHash(answer.Header.Get("Docker-Content-Digest")); err == nil && digest.Algorithm == "sha256" {
 		return Digest(digest.String()), nil
 	}
-	d, err := s.document(ctx, identifier) // not all registries say it
+	return s.digest(ctx, identifier)
+}
+
+// digest fetches what a reference stands for to see which digest it has: not
+// all registries take HEAD, or say the digest then.
+func (s *session) digest(ctx context.Context, identifier string) (Digest, error) {
+	d, err := s.document(ctx, identifier)
 	if err != nil {
 		return "", err
 	}
