@@ -24,9 +24,11 @@ import (
 const (
 	maxTries      = 5                      // of one request, and of one stretch of a blob
 	refusedTries  = 3                      // of a connection that is refused: a registry that starts again is soon there
+	silentTries   = 2                      // of a connection that nobody answers: by dialTimeout the kernel has asked five times
 	firstPause    = 250 * time.Millisecond // doubled with each try
 	maxPause      = 8 * time.Second
-	maxRetryAfter = time.Minute      // a registry that asks for a longer wait has said no
+	maxRetryAfter = time.Minute // a registry that asks for a longer wait has said no
+	dialTimeout   = 15 * time.Second
 	stallTimeout  = 30 * time.Second // without a byte a connection is given up
 	commitTimeout = 5 * time.Minute  // a registry may take so long to put away what was sent to it
 	maxErrorBody  = 64 << 10         // bytes of an answer that tells of an error
@@ -148,19 +150,22 @@ func rewind(in *http.Request) bool {
 }
 
 // triesOf is how often a request is sent that fails so.
-func (t *retrier) triesOf(err error) int {
+func (p patience) triesOf(err error) int {
 	var certificate *tls.CertificateVerificationError
 	var record tls.RecordHeaderError
 	var dns *net.DNSError
+	var op *net.OpError
 	switch {
 	case errors.As(err, &certificate), isAlert(err), errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch), errors.Is(err, errTooLarge):
 		return 1
 	case errors.As(err, &dns) && dns.IsNotFound:
 		return 1
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
-		return min(refusedTries, t.tries)
+		return min(refusedTries, p.tries)
+	case errors.As(err, &op) && op.Op == "dial" && op.Timeout():
+		return min(silentTries, p.tries)
 	}
-	return t.tries
+	return p.tries
 }
 
 // isAlert tells whether the other end broke off TLS, as it does without a
