@@ -80,15 +80,19 @@ func (s *Store) Push(ctx context.Context, ref Reference, o PushOptions) (*Blob, 
 	}
 	options = append(options, remote.WithJobs(s.slots.total))
 	for try := 1; ; try++ {
-		err := explain(remote.Write(repository.Tag(ref.Tag()), whole, options...), at)
+		err := remote.Write(repository.Tag(ref.Tag()), whole, options...)
 		if err == nil {
 			break
 		}
-		if try == s.wire.tries || !again(err) {
-			return nil, err
+		wait := s.wire.after(try)
+		if answer := answerIn(err); answer != nil {
+			wait = max(wait, answer.After)
 		}
-		s.log.Info("push is tried again", "image", ref.String(), "attempt", try, "err", err)
-		if err := pause(ctx, s.wire.after(try)); err != nil {
+		if try >= s.wire.triesOf(err) || !again(err) || wait > maxRetryAfter || ctx.Err() != nil {
+			return nil, explain(err, at)
+		}
+		s.log.Info("push is tried again", "image", ref.String(), "attempt", try, "wait", wait, "err", explain(err, at))
+		if err := pause(ctx, wait); err != nil {
 			return nil, err
 		}
 	}
@@ -114,12 +118,12 @@ func (s *Store) Push(ctx context.Context, ref Reference, o PushOptions) (*Blob, 
 // again tells whether a push that failed may succeed: what the registry took is
 // not sent again.
 func again(err error) bool {
-	var answer *RegistryError
-	if errors.As(err, &answer) {
+	if answer := answerIn(err); answer != nil {
 		return troubled(answer.Status)
 	}
 	var cut net.Error
-	return errors.As(err, &cut) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+	var stalled *stalledError
+	return errors.As(err, &cut) || errors.As(err, &stalled) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
 		errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE)
 }
 
