@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -26,8 +27,8 @@ const (
 
 // PushOptions of one push.
 type PushOptions struct {
-	// Progress, if set, is told of each layer; calls may come from several
-	// goroutines at once.
+	// Progress, if set, is told of each layer, by several goroutines one after
+	// the other, and not after Push has returned.
 	Progress func(Progress)
 	// Credentials are asked in this order, before those of the user.
 	Credentials []Credentials
@@ -66,10 +67,8 @@ func (s *Store) Push(ctx context.Context, ref Reference, o PushOptions) (*Blob, 
 	if err != nil {
 		return nil, err
 	}
-	progress := o.Progress
-	if progress == nil {
-		progress = func(Progress) {}
-	}
+	progress, end := untilEnd(o.Progress)
+	defer end()
 	core := &content{s: s, img: img, documents: documents, progress: progress, sent: map[Digest]*atomic.Bool{}}
 	for _, b := range img.Blobs {
 		core.sent[b.Digest] = new(atomic.Bool)
@@ -113,6 +112,24 @@ func (s *Store) Push(ctx context.Context, ref Reference, o PushOptions) (*Blob, 
 		}
 	}
 	return &documents[0], nil
+}
+
+// untilEnd is report until end is called: net/http may go on reading a body for
+// a while when the request it belongs to has failed.
+func untilEnd(report func(Progress)) (progress func(Progress), end func()) {
+	var mu sync.Mutex
+	progress = func(p Progress) {
+		mu.Lock()
+		defer mu.Unlock()
+		if report != nil {
+			report(p)
+		}
+	}
+	return progress, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		report = nil
+	}
 }
 
 // again tells whether a push that failed may succeed: what the registry took is

@@ -116,7 +116,8 @@ func TestPushFaults(t *testing.T) {
 		all.Go(func() {
 			out, err := e.command("push", "--quiet", address+"/"+repository+":v1").CombinedOutput()
 			line := string(out)
-			if n := met.Load(); n == 0 || tt.want == "" && n <= tt.times {
+			// What the registry took, though its answer was lost, is not sent again.
+			if n := met.Load(); n == 0 || tt.want == "" && !tt.trouble.lost && n <= tt.times {
 				t.Errorf("%s: met %d times", tt.name, n)
 			}
 			problem := wholeAt(images.Address + "/" + repository + ":v1")
