@@ -50,6 +50,8 @@ func TestImageArchives(t *testing.T) {
 	mustContain(t, e.fails(1, "save", "--format", "oci-dir", "-o", "oci", "busybox"), "oci is not empty")
 	mustContain(t, e.fails(1, "save", "-o", "x.tar", "nosuch"), "nosuch: no such image")
 	mustContain(t, e.fails(1, "save", "--format", "oci-dir", "-o", "x", "nosuch"), "nosuch: no such image")
+	same(t, e.fails(1, "save", "-o", "nosuch/x.tar", "busybox"), "podrun: cannot save images: nosuch/x.tar: no such file or directory\n")
+	same(t, e.fails(1, "save", "-o", e.home, "busybox"), "podrun: cannot save images: "+e.home+" is a directory\n")
 	for _, name := range []string{"x.tar", "x"} {
 		if _, err := os.Stat(filepath.Join(e.home, name)); err == nil {
 			t.Errorf("a save that failed left %s", name)
@@ -89,7 +91,7 @@ func TestImageArchives(t *testing.T) {
 	if out, err := command.CombinedOutput(); err != nil || string(out) != "Loaded image: busybox:latest\n" {
 		t.Errorf("%v: %s", err, out)
 	}
-	mustContain(t, e.fails(1, "load", "-i", "/etc/passwd"), `cannot load images: it is neither an OCI image layout nor an archive of "docker save"`)
+	mustContain(t, e.fails(1, "load", "-i", "/etc/passwd"), `cannot load "/etc/passwd": it is neither an OCI image layout nor an archive of "docker save"`)
 	mustContain(t, e.fails(1, "load", "-i", "nosuch"), `cannot load "nosuch": no such file or directory`)
 }
 
@@ -107,7 +109,7 @@ func TestImageImport(t *testing.T) {
 	same(t, e.ok("images", "-q", "--no-trunc", "mine:v1"), id+"\n")
 	same(t, e.runsImage("mine:v1", "cat /file; echo $A"), "hello\nb\n")
 	mustContain(t, e.ok("image", "history", "mine:v1"), "by hand")
-	mustContain(t, e.fails(1, "image", "import", "-c", "RUN x", "root.tgz"), `change "RUN x"`)
+	mustContain(t, e.fails(1, "image", "import", "-c", "RUN x", "root.tgz"), `cannot import "root.tgz": change "RUN x"`)
 	mustContain(t, e.fails(1, "image", "import", "root"), "it is a directory; pack it with tar")
 	e.stdin = "no archive"
 	mustContain(t, e.fails(1, "image", "import", "-"), "cannot import an image")
@@ -140,6 +142,9 @@ func TestImageVerbs(t *testing.T) {
 	}
 	same(t, e.ok("image", "inspect", "-f", "{{index .RepoTags 0}} {{json .Config.Cmd}} {{len .RootFS.Layers}}", "app"), "app:latest [\"sh\"] 2\n")
 	mustContain(t, e.run("image", "inspect", "nosuch").err, `cannot inspect image "nosuch": no such image`)
+	mustContain(t, e.run("image", "history", "nosuch").err, `cannot show the history of image "nosuch": no such image`)
+	same(t, e.ok("image", "history", "--human=false", "--format", "{{.CreatedSince}}", "busybox"), "N/A\nN/A\n")
+	mustContain(t, e.run("pull", "--platform", "foo", "busybox").err, `cannot pull "busybox": `, `unknown architecture "foo"`, "amd64")
 	mustContain(t, e.fails(2, "images", "--format", "{{range .}}"), "podrun does not know {{range .}}")
 	mustContain(t, e.fails(2, "images", "--filter", "colour=red"), `unknown filter "colour"`)
 

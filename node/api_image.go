@@ -126,8 +126,20 @@ func (a *api) pushImage(w http.ResponseWriter, r *http.Request) error {
 	})
 }
 
+// nameOr is what cannot be done with an archive, by its name if it has one.
+func nameOr(verb, name, otherwise string) string {
+	if name == "" {
+		return verb + " " + otherwise
+	}
+	return fmt.Sprintf("%s %q", verb, name)
+}
+
 func (a *api) loadImages(w http.ResponseWriter, r *http.Request) error {
-	return a.withFile(w, r, "load images", func(ctx context.Context, f *os.File, progress func(image.Progress)) (ImageEvent, error) {
+	var request LoadRequest
+	if err := decode(r, &request); err != nil {
+		return err
+	}
+	return a.withFile(w, r, nameOr("load", request.Archive, "images"), func(ctx context.Context, f *os.File, progress func(image.Progress)) (ImageEvent, error) {
 		loaded, err := a.images.Load(ctx, f, progress)
 		return ImageEvent{Loaded: loaded}, err
 	})
@@ -157,7 +169,7 @@ func (a *api) importImage(w http.ResponseWriter, r *http.Request) error {
 		}
 		o.Ref = &ref
 	}
-	return a.withFile(w, r, "import an image", func(ctx context.Context, f *os.File, _ func(image.Progress)) (ImageEvent, error) {
+	return a.withFile(w, r, nameOr("import", request.Archive, "an image"), func(ctx context.Context, f *os.File, _ func(image.Progress)) (ImageEvent, error) {
 		img, err := a.images.Import(ctx, f, o)
 		return ImageEvent{Image: img}, err
 	})

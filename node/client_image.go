@@ -32,8 +32,8 @@ func (c *Client) Push(ctx context.Context, r PushRequest, progress func(Progress
 }
 
 // Load takes in the images of the archive that pack writes.
-func (c *Client) Load(ctx context.Context, pack func(io.Writer) error, progress func(Progress)) ([]Loaded, error) {
-	e, err := c.give(ctx, imagesPath+"/load", LoadRequest{}, pack, progress)
+func (c *Client) Load(ctx context.Context, r LoadRequest, pack func(io.Writer) error, progress func(Progress)) ([]Loaded, error) {
+	e, err := c.give(ctx, imagesPath+"/load", r, pack, progress)
 	return e.Loaded, err
 }
 

@@ -39,7 +39,9 @@ type PushRequest struct {
 
 // LoadRequest asks for the images of an archive, which comes by a pipe beside
 // it.
-type LoadRequest struct{}
+type LoadRequest struct {
+	Archive string `json:"archive,omitempty"` // what errors call it; "" for images
+}
 
 // SaveRequest asks for an archive of images, which goes to a pipe beside it.
 type SaveRequest struct {
@@ -50,6 +52,7 @@ type SaveRequest struct {
 // ImportRequest asks for an image of a root filesystem, a tar archive that comes
 // by a pipe beside it.
 type ImportRequest struct {
+	Archive   string   `json:"archive,omitempty"`   // what errors call it; "" for an image
 	Reference string   `json:"reference,omitempty"` // "" for an image without a name
 	Changes   []string `json:"changes,omitempty"`
 	Message   string   `json:"message,omitempty"`

@@ -129,10 +129,10 @@ func (c *cli) imageHistory(ctx context.Context, name string, show func(*node.Ima
 	}
 	d, err := client.InspectImage(ctx, name)
 	if err != nil {
-		return imageError("inspect", name, err)
+		return imageError("show the history of", name, err)
 	}
 	if d.Raw == nil {
-		return hint.Wrap(fmt.Errorf("cannot inspect image %q: its config is not kept here", name), "pull it again")
+		return hint.Wrap(fmt.Errorf("cannot show the history of image %q: its config is not kept here", name), "pull it again")
 	}
 	return show(d)
 }

@@ -67,9 +67,13 @@ func (c *cli) importImage(ctx context.Context, input string, request node.Import
 	if err != nil {
 		return err
 	}
+	what := "import an image"
+	if input != "-" {
+		request.Archive, what = input, fmt.Sprintf("import %q", input)
+	}
 	img, err := client.Import(ctx, request, pack)
 	if err != nil {
-		return sayOnce("import an image", err)
+		return sayOnce(what, err)
 	}
 	fmt.Fprintln(c.out, img.ID)
 	return nil

@@ -55,10 +55,15 @@ func (c *cli) load(ctx context.Context, input string, quiet bool) error {
 	if quiet || bars.width == 0 {
 		show = nil // docker shows none either, where it could not draw
 	}
-	loaded, err := client.Load(ctx, pack, show)
+	request := node.LoadRequest{}
+	what := "load images"
+	if input != "" && input != "-" {
+		request.Archive, what = input, fmt.Sprintf("load %q", input)
+	}
+	loaded, err := client.Load(ctx, request, pack, show)
 	bars.done()
 	if err != nil {
-		return sayOnce("load images", err)
+		return sayOnce(what, err)
 	}
 	for _, l := range loaded {
 		for _, name := range l.Names {
@@ -110,8 +115,12 @@ func copyTo(w io.Writer, r io.Reader) error {
 // reason is the cause of an error that names its path again.
 func reason(err error) error {
 	var path *os.PathError
-	if errors.As(err, &path) {
+	var link *os.LinkError
+	switch {
+	case errors.As(err, &path):
 		return path.Err
+	case errors.As(err, &link):
+		return link.Err
 	}
 	return err
 }

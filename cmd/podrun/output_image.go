@@ -171,11 +171,11 @@ func historyRecords(d *node.ImageDetail, sizes []int64, whole, humans bool, now 
 			layer++
 		}
 		row := object{
-			"ID": "<missing>", "CreatedSince": since(h.Created.Time, now), "CreatedAt": h.Created.Format(time.RFC3339),
+			"ID": "<missing>", "CreatedSince": since(h.Created.Time, now), "CreatedAt": historyTime(h.Created.Time),
 			"CreatedBy": ellipsis(strings.TrimPrefix(h.CreatedBy, "/bin/sh -c #(nop) "), 45, whole), "Comment": h.Comment, "Size": size(n),
 		}
 		if !humans {
-			row["CreatedSince"], row["Size"] = h.Created.Format(time.RFC3339), fmt.Sprint(n)
+			row["CreatedSince"], row["Size"] = row["CreatedAt"], fmt.Sprint(n)
 		}
 		r.rows = append(r.rows, row)
 	}
@@ -184,4 +184,12 @@ func historyRecords(d *node.ImageDetail, sizes []int64, whole, humans bool, now 
 		r.rows[0]["ID"] = imageID(d.Image, whole)
 	}
 	return r, nil
+}
+
+// historyTime is a time of an image's history, which need not have any.
+func historyTime(t time.Time) string {
+	if t.IsZero() {
+		return "N/A"
+	}
+	return t.Format(time.RFC3339)
 }

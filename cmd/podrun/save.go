@@ -82,7 +82,11 @@ func (c *cli) save(ctx context.Context, names []string, output, format string) e
 // saveFile writes a file, which has its name when it is whole. A device or a
 // pipe is written to as it is.
 func saveFile(path string, write func(io.Writer) error) (err error) {
-	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() && !info.IsDir() {
+	info, err := os.Stat(path)
+	switch {
+	case err == nil && info.IsDir():
+		return fmt.Errorf("%s is a directory", path)
+	case err == nil && !info.Mode().IsRegular():
 		f, err := os.OpenFile(path, os.O_WRONLY, 0)
 		if err != nil {
 			return err
@@ -91,7 +95,7 @@ func saveFile(path string, write func(io.Writer) error) (err error) {
 	}
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w", path, reason(err))
 	}
 	defer func() {
 		if err != nil {
@@ -99,9 +103,15 @@ func saveFile(path string, write func(io.Writer) error) (err error) {
 		}
 	}()
 	if err := errors.Join(write(f), f.Chmod(0o600), f.Close()); err != nil { // docker's mode
+		if of := (*os.PathError)(nil); errors.As(err, &of) && of.Path == f.Name() {
+			return fmt.Errorf("%s: %w", path, of.Err)
+		}
 		return err
 	}
-	return os.Rename(f.Name(), path)
+	if err := os.Rename(f.Name(), path); err != nil {
+		return fmt.Errorf("%s: %w", path, reason(err))
+	}
+	return nil
 }
 
 // saveDir writes a directory, which goes again when that fails, unless it was
