@@ -3,10 +3,8 @@ package image_test
 import (
 	"archive/tar"
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -134,24 +132,6 @@ func TestPowerCut(t *testing.T) {
 				t.Error(err)
 			}
 		})
-	}
-}
-
-// A layer that says of its root that it hides all below does so.
-func TestOpaqueRoot(t *testing.T) {
-	srv := newServer(t)
-	srv.push(t, "app", imageOf(t, tarOf(t, entry{name: "old", data: "x"}), tarOf(t, entry{name: ".wh..wh..opq"}, entry{name: "new", data: "y"})))
-	s := openStore(t, t.TempDir())
-	img, err := s.Pull(t.Context(), parse(t, srv.host+"/app"), image.PullOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	root := mount(t, s, img)
-	if _, err := os.Stat(filepath.Join(root, "old")); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("what an opaque root hides: %v", err)
-	}
-	if _, err := os.Stat(filepath.Join(root, "new")); err != nil {
-		t.Error(err)
 	}
 }
 

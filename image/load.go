@@ -297,8 +297,8 @@ func (s *Store) takeIn(ctx context.Context, in *incoming, progress func(Progress
 	if len(diffIDs) != len(in.layers) {
 		return nil, fmt.Errorf("the image has %d layers and its config %d", len(in.layers), len(diffIDs))
 	}
-	if len(diffIDs) > maxLayers {
-		return nil, fmt.Errorf("the image has %d layers; podrun takes up to %d", len(diffIDs), maxLayers)
+	if err := checkLayers(len(diffIDs)); err != nil {
+		return nil, err
 	}
 	sizes, blobs := make([]int64, len(diffIDs)), make([]Blob, len(diffIDs))
 	g, gctx := errgroup.WithContext(ctx)

@@ -223,8 +223,8 @@ func checkImage(m *v1.Manifest, limits PullLimits) error {
 	if m.Config.Size > maxDocument {
 		return fmt.Errorf("the image's config has %d bytes, podrun takes %d", m.Config.Size, maxDocument)
 	}
-	if len(m.Layers) > maxLayers {
-		return fmt.Errorf("the image has %d layers; podrun takes up to %d", len(m.Layers), maxLayers)
+	if err := checkLayers(len(m.Layers)); err != nil {
+		return err
 	}
 	var sum int64
 	for _, d := range append([]v1.Descriptor{m.Config}, m.Layers...) {

@@ -14,9 +14,6 @@ import (
 	"get.podrun.dev/podrun/internal/hint"
 )
 
-// maxLayers is how many layers an overlay mount takes by its options.
-const maxLayers = 60
-
 // PullOptions of one pull.
 type PullOptions struct {
 	// Content asks for all that save and push need too, which an image that

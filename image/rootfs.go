@@ -14,6 +14,28 @@ import (
 	"get.podrun.dev/podrun/internal/untar"
 )
 
+// How many layers an image may have: what an overlay takes (OVL_MAX_STACK of the
+// kernel), and what fits into its options where the kernel does not take layers
+// one by one.
+const (
+	mostLayers   = 500
+	layersOfPage = 60
+)
+
+// checkLayers tells whether an image can be mounted that has n layers.
+func checkLayers(n int) error {
+	if n <= layersOfPage {
+		return nil
+	}
+	if linux.HasManyLayers() != nil {
+		return fmt.Errorf("the image has %d layers; podrun takes up to %d, and %d from Linux 6.8 on", n, layersOfPage, mostLayers)
+	}
+	if n > mostLayers {
+		return fmt.Errorf("the image has %d layers; the kernel takes up to %d", n, mostLayers)
+	}
+	return nil
+}
+
 // Rootfs returns the mount that gives a container the image's files, with what
 // the container writes kept in dir, which is made. The caller sets the mount's
 // target. An image without layers gives an empty directory.
@@ -67,10 +89,11 @@ func (s *Store) overlay(img *Image, dir, more string) (linux.Mount, error) {
 	if strings.ContainsAny(s.dir+dir, ",:\\") {
 		return linux.Mount{}, fmt.Errorf("overlay cannot use a path with a comma, a colon or a backslash: %s", dir)
 	}
-	if len(options) >= os.Getpagesize() {
-		return linux.Mount{}, fmt.Errorf("the image's %d layers need %d bytes of mount options, the kernel takes %d", len(img.Layers), len(options), os.Getpagesize()-1)
+	m := linux.Mount{Source: "overlay", Type: "overlay", Data: options}
+	if err := m.CheckOptions(); err != nil {
+		return linux.Mount{}, fmt.Errorf("the image has %d layers: %w", len(img.Layers), err)
 	}
-	return linux.Mount{Source: "overlay", Type: "overlay", Data: options}, nil
+	return m, nil
 }
 
 // RemoveRootfs removes what a container wrote. It may be called again.

@@ -171,7 +171,7 @@ func (s *Store) Close() error {
 func (s *Store) tmp() string    { return filepath.Join(s.dir, "tmp") }
 func (s *Store) layers() string { return filepath.Join(s.dir, "layers") }
 
-// layerDir is where an unpacked layer lies. The name is short: overlay takes
+// layerDir is where an unpacked layer lies. The name is short: mount(2) takes
 // all of a container's layers in 4 KiB of options.
 func (s *Store) layerDir(diffID Digest) string {
 	const short = 24 // hex digits: 96 bits

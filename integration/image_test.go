@@ -2,11 +2,15 @@ package integration
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sys/unix"
 
 	"get.podrun.dev/podrun/integration/registry"
 )
@@ -113,6 +117,44 @@ func TestImageImport(t *testing.T) {
 	mustContain(t, e.fails(1, "image", "import", "root"), "it is a directory; pack it with tar")
 	e.stdin = "no archive"
 	mustContain(t, e.fails(1, "image", "import", "-"), "cannot import an image")
+}
+
+// TestManyLayers: an image with more layers than fit into the options of
+// mount(2) runs.
+func TestManyLayers(t *testing.T) {
+	t.Parallel()
+	const n = 80
+	base, err := registry.Part(v1.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	layers, err := base.Layers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range n {
+		l, err := registry.Layer(registry.File{Name: fmt.Sprint("layer", i), Mode: 0o644})
+		if err != nil {
+			t.Fatal(err)
+		}
+		layers = append(layers, l)
+	}
+	pushImage(t, "library/manylayers", layers...)
+	e := newEnv(t)
+	var name unix.Utsname
+	var major, minor int
+	if err := unix.Uname(&name); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fmt.Sscanf(unix.ByteSliceToString(name.Release[:]), "%d.%d", &major, &minor); err != nil {
+		t.Fatal(err)
+	}
+	if major < 6 || major == 6 && minor < 8 {
+		mustContain(t, e.refused("manylayers"), "podrun takes up to 60, and 500 from Linux 6.8 on")
+		return
+	}
+	e.ok("pull", "-q", "manylayers")
+	same(t, e.runsImage("manylayers", "ls / | grep -c layer"), fmt.Sprintln(n))
 }
 
 // TestImageVerbs: what docker's users type and see.

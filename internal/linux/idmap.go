@@ -2,7 +2,6 @@ package linux
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -70,10 +69,7 @@ func (m Mount) IDMapped(userns *os.File, dir string) (Mount, error) {
 		options[i] = "lowerdir=" + strings.Join(layers, ":")
 	}
 	m.Data = strings.Join(options, ",")
-	if len(m.Data) >= os.Getpagesize() {
-		return m, fmt.Errorf("the mount options of %d bytes are more than the kernel takes", len(m.Data))
-	}
-	return m, nil
+	return m, m.CheckOptions()
 }
 
 // Upper is the directory that an overlay, or a bind mount, keeps changes in.

@@ -23,8 +23,16 @@ type Mount struct {
 
 // Mount makes the mount. The error is an *os.PathError with the target's path.
 // A bind mount that asks for more flags than MS_BIND and MS_REC is made in the
-// two steps the kernel wants; when the second fails the first is undone.
+// two steps the kernel wants; when the second fails the first is undone. An
+// overlay may have more options than fit into mount(2), where the kernel has
+// another way (HasManyLayers).
 func (m Mount) Mount() error {
+	if m.isLong() {
+		if err := m.mountLong(); err != nil {
+			return &os.PathError{Op: "mount", Path: m.Target, Err: err}
+		}
+		return nil
+	}
 	if err := ignoringEINTR(func() error {
 		return unix.Mount(m.Source, m.Target, m.Type, m.Flags, m.Data)
 	}); err != nil {
