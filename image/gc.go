@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -250,14 +251,22 @@ type Collector struct {
 	policy GCPolicy
 	inUse  func() (map[Digest][]string, error)
 	busy   func() bool
+	tell   func(GCEvent)
 	wake   chan struct{}
 	short  bool // the last time too little could go, which is said once
 }
 
+// GCEvent is what people are to know of a collection, by the kubelet's reasons
+// where it has one.
+type GCEvent struct {
+	Warning         bool
+	Reason, Message string
+}
+
 // NewCollector makes a collector. inUse tells which images are used, busy
-// whether there are pods.
-func (s *Store) NewCollector(p GCPolicy, inUse func() (map[Digest][]string, error), busy func() bool) *Collector {
-	return &Collector{store: s, policy: p, inUse: inUse, busy: busy, wake: make(chan struct{}, 1)}
+// whether there are pods; tell is told of what people are to know.
+func (s *Store) NewCollector(p GCPolicy, inUse func() (map[Digest][]string, error), busy func() bool, tell func(GCEvent)) *Collector {
+	return &Collector{store: s, policy: p, inUse: inUse, busy: busy, tell: tell, wake: make(chan struct{}, 1)}
 }
 
 // Wake tells that there may be pods now. It does not block.
@@ -297,12 +306,33 @@ func (c *Collector) Run(ctx context.Context) {
 
 func (c *Collector) collect() {
 	done, err := c.store.Collect(c.policy, c.inUse, time.Now())
+	if len(done.Images)+done.Layers > 0 {
+		c.tell(GCEvent{Reason: "ImagesCollected", Message: done.String()})
+	}
 	if err != nil {
 		c.store.log.Warn("image collection", "err", err)
+		c.tell(GCEvent{true, "ImageGCFailed", err.Error()})
 		return
 	}
 	if done.Short > 0 && !c.short {
 		c.store.log.Warn("disk stays too full: what is left is in use or too new", "bytes", done.Short, "freed", done.Freed)
+		c.tell(GCEvent{true, "FreeDiskSpaceFailed", fmt.Sprintf("Disk stays too full: of %d bytes that should go %d could; what is left is in use or too new", done.Freed+done.Short, done.Freed)})
 	}
 	c.short = done.Short > 0
+}
+
+// String says what went, for people.
+func (c Collected) String() string {
+	var parts []string
+	for _, img := range c.Images {
+		name := img.ID.Hex()[:12]
+		if len(img.References) > 0 {
+			name = familiar(img.References[0])
+		}
+		parts = append(parts, "image "+name)
+	}
+	if c.Layers > 0 {
+		parts = append(parts, fmt.Sprintf("compressed layers (%d)", c.Layers))
+	}
+	return fmt.Sprintf("Removed %s: %d bytes", strings.Join(parts, ", "), c.Freed)
 }

@@ -272,6 +272,15 @@ func TestImageCollection(t *testing.T) {
 		return ""
 	})
 	mustContain(t, e.nodeLog(), "image collected", "docker.io/library/app:latest", "disk is full")
+	e.eventually("the events", func() string {
+		out := e.ok("events")
+		for _, want := range []string{"Node/", "ImagesCollected", "image app:latest", "FreeDiskSpaceFailed"} {
+			if !strings.Contains(out, want) {
+				return out
+			}
+		}
+		return ""
+	})
 	// Its compressed layers went first: it runs without, and a restart needs none.
 	mustContain(t, e.fails(1, "save", "-o", "x.tar", "busybox"), "its content is not kept here", `pull it again with "podrun pull busybox:latest"`)
 	e.end("p", "one", 1)

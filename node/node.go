@@ -29,6 +29,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"get.podrun.dev/podrun/cni"
@@ -212,7 +213,15 @@ func run(log *slog.Logger) (err error) {
 	ReportStart(nil)
 	log.Info("node ready", "pid", os.Getpid(), "version", Version)
 
-	collector := images.NewCollector(collection, sup.ImageUsers, func() bool { return sup.Active() > 0 })
+	collector := images.NewCollector(collection, sup.ImageUsers, func() bool { return sup.Active() > 0 }, func(e image.GCEvent) {
+		kind := corev1.EventTypeNormal
+		if e.Warning {
+			kind = corev1.EventTypeWarning
+		}
+		if err := sup.NoteNode(kind, e.Reason, e.Message); err != nil {
+			log.Warn("event", "reason", e.Reason, "err", err)
+		}
+	})
 	collected := make(chan struct{})
 	go func() {
 		collector.Run(ctx)

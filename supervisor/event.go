@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/uuid"
 
 	"get.podrun.dev/podrun/store"
@@ -46,9 +48,9 @@ func containerField(p *corev1.Pod, name string) string {
 	return "spec.containers{" + name + "}"
 }
 
-// putEvents writes notes as events of p and returns all events of p: known,
-// those that were there, with repeats counted and new ones added.
-func putEvents(tx *store.Tx, p *corev1.Pod, node string, known []*corev1.Event, notes []note) ([]*corev1.Event, error) {
+// putEvents writes notes as events about an object and returns all its events:
+// known, those that were there, with repeats counted and new ones added.
+func putEvents(tx *store.Tx, about corev1.ObjectReference, node string, known []*corev1.Event, notes []note) ([]*corev1.Event, error) {
 	known, err := dropExpired(tx, known, time.Now())
 	if err != nil {
 		return known, err
@@ -56,7 +58,7 @@ func putEvents(tx *store.Tx, p *corev1.Pod, node string, known []*corev1.Event, 
 	for _, n := range notes {
 		e := findEvent(known, n)
 		if e == nil {
-			e = newEvent(p, node, n, len(known))
+			e = newEvent(about, node, n, len(known))
 			known = append(known, e)
 		}
 		e.Count++
@@ -129,20 +131,24 @@ func findEvent(events []*corev1.Event, n note) *corev1.Event {
 	return nil
 }
 
-func newEvent(p *corev1.Pod, node string, n note, seq int) *corev1.Event {
+// aboutPod is how events refer to p.
+func aboutPod(p *corev1.Pod) corev1.ObjectReference {
+	return corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: p.Namespace, Name: p.Name, UID: p.UID}
+}
+
+func newEvent(about corev1.ObjectReference, node string, n note, seq int) *corev1.Event {
+	about.FieldPath = n.field
 	return &corev1.Event{
 		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Event"},
 		ObjectMeta: metav1.ObjectMeta{
-			// The name's second part only has to differ between the events of one pod.
-			Name:              fmt.Sprintf("%s.%x%02x", p.Name, n.at.UnixNano(), seq),
-			Namespace:         p.Namespace,
+			// The name's second part only has to differ between the events of one object.
+			Name:              fmt.Sprintf("%s.%x%02x", about.Name, n.at.UnixNano(), seq),
+			Namespace:         cmp.Or(about.Namespace, metav1.NamespaceDefault), // a node has none
 			UID:               uuid.NewUUID(),
 			CreationTimestamp: metav1.NewTime(n.at),
 		},
-		InvolvedObject: corev1.ObjectReference{
-			APIVersion: "v1", Kind: "Pod", Namespace: p.Namespace, Name: p.Name, UID: p.UID, FieldPath: n.field,
-		},
-		Type: n.kind, Reason: n.reason, Message: n.message,
+		InvolvedObject: about,
+		Type:           n.kind, Reason: n.reason, Message: n.message,
 		Source:         corev1.EventSource{Component: "podrun", Host: node},
 		FirstTimestamp: metav1.NewTime(n.at),
 	}
@@ -152,22 +158,41 @@ func eventKey(e *corev1.Event) store.Key {
 	return store.Key{Kind: kindEvent, Namespace: e.Namespace, Name: e.Name}
 }
 
-// loadEvents returns the events of p, oldest first.
-func loadEvents(st *store.Store, p *corev1.Pod) ([]*corev1.Event, error) {
-	objects, _, err := st.List(kindEvent, p.Namespace)
+// NoteNode writes an event about the node, as the kubelet has them: in the
+// namespace default, the node's name standing for its UID. Repeats are counted.
+// kind is corev1.EventTypeNormal or EventTypeWarning. It may be called from any
+// goroutine.
+func (s *Supervisor) NoteNode(kind, reason, message string) error {
+	s.nodeEvents.Lock()
+	defer s.nodeEvents.Unlock()
+	about := corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: s.node, UID: types.UID(s.node)}
+	known, err := loadEvents(s.store, about)
+	if err != nil {
+		return err
+	}
+	_, err = s.store.Update(func(tx *store.Tx) error {
+		_, err := putEvents(tx, about, s.node, known, []note{{kind, reason, message, "", time.Now()}})
+		return errors.Join(err, s.sweepEvents(tx, time.Now()))
+	})
+	return err
+}
+
+// loadEvents returns the events about an object, oldest first.
+func loadEvents(st *store.Store, about corev1.ObjectReference) ([]*corev1.Event, error) {
+	objects, _, err := st.List(kindEvent, cmp.Or(about.Namespace, metav1.NamespaceDefault))
 	if err != nil {
 		return nil, err
 	}
 	var events []*corev1.Event
 	for _, o := range objects {
-		if !strings.HasPrefix(o.Name, p.Name+".") {
-			continue // another pod's; spares the decoding
+		if !strings.HasPrefix(o.Name, about.Name+".") {
+			continue // another's; spares the decoding
 		}
 		e := new(corev1.Event)
 		if err := json.Unmarshal(o.Value, e); err != nil {
 			return nil, fmt.Errorf("stored event %s: %w", o.Name, err)
 		}
-		if e.InvolvedObject.UID == p.UID {
+		if e.InvolvedObject.UID == about.UID {
 			events = append(events, e)
 		}
 	}

@@ -30,7 +30,7 @@ func openStore(t *testing.T) *store.Store {
 func commitNotes(t *testing.T, st *store.Store, p *corev1.Pod, known []*corev1.Event, notes ...note) []*corev1.Event {
 	t.Helper()
 	_, err := st.Update(func(tx *store.Tx) (err error) {
-		known, err = putEvents(tx, p, "laptop", known, notes)
+		known, err = putEvents(tx, aboutPod(p), "laptop", known, notes)
 		return err
 	})
 	if err != nil {
@@ -41,7 +41,7 @@ func commitNotes(t *testing.T, st *store.Store, p *corev1.Pod, known []*corev1.E
 
 func stored(t *testing.T, st *store.Store, p *corev1.Pod) (list []string) {
 	t.Helper()
-	events, err := loadEvents(st, p)
+	events, err := loadEvents(st, aboutPod(p))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -74,7 +74,7 @@ func (w *worker) trySave(change func(*corev1.Pod, *run)) error {
 		if err := tx.Put(runKey(w.namespace, w.name), encode(r)); err != nil {
 			return err
 		}
-		events, err = putEvents(tx, p, w.s.node, events, notes)
+		events, err = putEvents(tx, aboutPod(p), w.s.node, events, notes)
 		if err != nil {
 			return err
 		}

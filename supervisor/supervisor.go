@@ -63,6 +63,7 @@ type Supervisor struct {
 	stop       context.CancelFunc
 	goroutines sync.WaitGroup
 	swept      atomic.Int64 // when events were swept last, in Unix seconds
+	nodeEvents sync.Mutex   // held while one is written
 
 	ports   portClaims
 	waiting waiting // attachments to containers that are not there yet
@@ -113,7 +114,7 @@ func (s *Supervisor) Recover(ctx context.Context) error {
 			rootfs[r.id(name)] = true
 		}
 		w := newWorker(s, p, r)
-		if w.events, err = loadEvents(s.store, p); err != nil {
+		if w.events, err = loadEvents(s.store, aboutPod(p)); err != nil {
 			return err
 		}
 		workers = append(workers, w)
