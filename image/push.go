@@ -16,6 +16,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"golang.org/x/sys/unix"
+
+	"get.podrun.dev/podrun/internal/fault"
 )
 
 // The statuses of a push, in docker's words.
@@ -78,6 +80,9 @@ func (s *Store) Push(ctx context.Context, ref Reference, o PushOptions) (*Blob, 
 		return nil, err
 	}
 	options = append(options, remote.WithJobs(s.slots.total))
+	if err := fault.Point("push.begin"); err != nil {
+		return nil, err
+	}
 	for try := 1; ; try++ {
 		err := remote.Write(repository.Tag(ref.Tag()), whole, options...)
 		if err == nil {
@@ -94,6 +99,9 @@ func (s *Store) Push(ctx context.Context, ref Reference, o PushOptions) (*Blob, 
 		if err := pause(ctx, wait); err != nil {
 			return nil, err
 		}
+	}
+	if err := fault.Point("push.sent"); err != nil {
+		return nil, err
 	}
 	for _, b := range img.Blobs {
 		status := StatusInPlace

@@ -14,6 +14,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
+	"get.podrun.dev/podrun/internal/fault"
 	"get.podrun.dev/podrun/internal/hint"
 )
 
@@ -269,6 +270,9 @@ func (a *archiveWriter) blob(b Blob) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
+	if err := fault.Point("save.blob"); err != nil {
+		return err
+	}
 	if err := a.w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: blobName(b.Digest), Mode: 0o644, Size: b.Size}); err != nil {
 		return err
 	}
@@ -291,6 +295,9 @@ func (s *Store) Tag(nameOrID string, ref Reference) error {
 	if len(names) > 0 {
 		top = s.byName[names[0]].Top
 	}
+	if err := fault.Point("image.tag"); err != nil {
+		return err
+	}
 	s.name(img.ID, ref.String(), top)
-	return s.save()
+	return errors.Join(s.save(), fault.Point("image.tagged"))
 }

@@ -10,10 +10,13 @@ import (
 
 // imageFaultPoints are the steps at which the verbs of images can be made to
 // fail.
-var imageFaultPoints = []string{"image.dropped", "image.layercollected", "image.swept", "load.add", "load.layer", "load.spooled"}
+var imageFaultPoints = []string{
+	"image.dropped", "image.layercollected", "image.swept", "image.tag", "image.tagged",
+	"load.add", "load.layer", "load.spooled", "push.begin", "push.sent", "save.blob",
+}
 
-// TestImageFaults fails each step of loading, importing, tagging, collecting and
-// removing images once, by an error and by kill -9 of the node. The next node's
+// TestImageFaults fails each step of loading, importing, tagging, saving, pushing,
+// collecting and removing images once, by an error and by kill -9 of the node. The next node's
 // store is good: what is there is whole, the same works then, and in the end
 // nothing is left.
 func TestImageFaults(t *testing.T) {
@@ -59,7 +62,13 @@ func TestImageFaults(t *testing.T) {
 						t.Errorf("images %s: %q", name, out)
 					}
 				}
-				e.ok("save", "-o", "all.tar", "busybox", "app", "other", "mine")
+				again("save", "-o", "all.tar", "busybox", "app", "other", "mine")
+				pushed := images.Address + "/faults/" + point + "-" + action
+				again("tag", "app", pushed)
+				again("push", "-q", pushed)
+				if err := wholeAt(pushed); err != nil {
+					t.Error(err)
+				}
 				same(t, e.runsImage("app", "echo it runs"), "it runs\n")
 				again("image", "prune", "-a", "-f")
 				again("pull", "-q", "busybox")
