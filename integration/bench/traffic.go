@@ -108,9 +108,9 @@ func stream(address, kind string, n int) (float64, error) {
 		}
 	}()
 	for range n {
-		c, err := net.DialTimeout("tcp4", address, 10*time.Second)
+		c, err := net.DialTimeout("tcp4", address, 30*time.Second)
 		if err != nil {
-			return 0, err
+			return 0, fmt.Errorf("stream %d of %d: %w", len(conns)+1, n, err)
 		}
 		conns = append(conns, c)
 	}
