@@ -125,7 +125,7 @@ func (m *Machine) Command(ctx context.Context, user, script string) *exec.Cmd {
 func (m *Machine) ssh(user string) []string {
 	arguments := []string{"-F", "/dev/null", "-p", strconv.Itoa(m.port), "-i", filepath.Join(m.image, "key")}
 	for _, o := range []string{
-		"IdentitiesOnly=yes", "BatchMode=yes", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "ConnectTimeout=120",
+		"IdentitiesOnly=yes", "BatchMode=yes", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "ConnectTimeout=30",
 		"ControlMaster=auto", "ControlPersist=yes", "ControlPath=" + filepath.Join(m.dir, user),
 	} {
 		arguments = append(arguments, "-o", o)
