@@ -47,7 +47,7 @@ done
 	grep -vE '^=== (RUN|PAUSE|CONT|NAME)' "$log" | tail -n 150
 	echo "(all of it: ${log#"$top"/})"
 }
-grep -E '^(booted|--- (PASS|FAIL|SKIP))' "$log" || true
-say "the virtual machine took $(($(date +%s) - begin)) s"
+sed -n 's/^--- PASS: \([^ ]*\) (\(.*\)s)/ok   vm-\1 \2 s/p; s/^--- FAIL: \([^ ]*\) (\(.*\)s)/FAIL vm-\1 \2 s/p' "$log"
+say "the virtual machine $(grep '^booted' "$log" || echo 'has not booted'), all took $(($(date +%s) - begin)) s"
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]
