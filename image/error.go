@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -80,6 +81,15 @@ func (e *absentError) Error() string {
 
 func (e *absentError) Unwrap() error { return e.RegistryError }
 
+// refusedError is about a registry that does not run, or on another port.
+type refusedError struct{ registry string }
+
+func (e *refusedError) Error() string {
+	return fmt.Sprintf("registry %s refused the connection", e.registry)
+}
+
+func (e *refusedError) Unwrap() error { return syscall.ECONNREFUSED }
+
 // explain gives an error of the wire its type, its words and its mend.
 func explain(err error, at endpoint) error {
 	if err == nil || errors.Is(err, context.Canceled) {
@@ -109,7 +119,7 @@ func explain(err error, at endpoint) error {
 	case errors.As(err, &dns):
 		return hint.Wrap(fmt.Errorf("registry %s: %w", at.registry, err), "check the registry's name and this machine's network")
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return hint.Wrap(fmt.Errorf("registry %s refused the connection", at.registry), "check that the registry is up and its port")
+		return hint.Wrap(&refusedError{at.registry}, "check that the registry is up and its port")
 	}
 	return fmt.Errorf("registry %s: %w", at.registry, redacted(err))
 }
@@ -125,6 +135,19 @@ func explainDisk(err error) error {
 		return hint.Wrap(fmt.Errorf("disk quota reached: %w", err), `remove images with "podrun rmi", or set PODRUN_DATA to another disk`)
 	}
 	return err
+}
+
+// Unanswered tells whether a pull failed because nobody said yes or no: the
+// registry cannot be reached, or has trouble of its own.
+func Unanswered(err error) bool {
+	if e := answerIn(err); e != nil {
+		return troubled(e.Status)
+	}
+	var certificate *tls.CertificateVerificationError
+	var stalled *stalledError
+	var of net.Error // refused, cut, a name that nobody resolves, a deadline
+	return !errors.As(err, &certificate) && !isAlert(err) &&
+		(errors.As(err, &of) || errors.As(err, &stalled) || errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF))
 }
 
 // answerIn is the registry's answer that err comes of, or nil.

@@ -45,9 +45,15 @@ const (
 	StatusComplete = "Pull complete"
 )
 
-// Resolve asks the registry what ref stands for now, an index or a manifest.
-func (s *Store) Resolve(ctx context.Context, ref Reference) (Digest, error) {
-	return s.resolve(ctx, ref, nil)
+// Resolve asks the registry what ref, which was found here, stands for now: an
+// index or a manifest. The credentials are tried in this order, before those of
+// the user. Unanswered judges the error.
+func (s *Store) Resolve(ctx context.Context, ref Reference, credentials []Credentials) (Digest, error) {
+	ref, err := s.Resolved(ref)
+	if err != nil {
+		return "", err
+	}
+	return s.resolve(ctx, ref, credentials)
 }
 
 func (s *Store) resolve(ctx context.Context, ref Reference, credentials []Credentials) (Digest, error) {

@@ -151,9 +151,10 @@ func TestRegistryDown(t *testing.T) {
 	e := newEnv(t, "PODRUN_REGISTRIES_CONF="+own.Conf)
 	e.start(waiting("group", ""), "group")
 	own.Stop()
-	// A group restart needs no registry.
+	// A restart asks, and goes on where nobody answers.
 	e.end("group", "one", 1)
 	e.restarted("group", 1)
+	mustContain(t, e.ok("describe", "pod", "group"), "ImageNotChecked", "the container keeps the one it had", "refused")
 	// A new pod with imagePullPolicy Always, the default for :latest, does.
 	e.apply(podYAML("new", "", "c=exec sleep 3600"))
 	e.waitsFor("new", imageErrors, own.Address, "refused")

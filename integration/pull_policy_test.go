@@ -4,7 +4,10 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
+	"net/http"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -39,7 +42,8 @@ func TestImagePullPolicy(t *testing.T) {
 		}
 		return digest.String()
 	}
-	p := newProxy(t, images.Address, func(ask) harm { return harm{} })
+	var answer atomic.Int64 // of a registry that has trouble
+	p := newProxy(t, images.Address, func(ask) harm { return harm{status: int(answer.Load())} })
 	name := p.address + "/policy/app:v1"
 	runs := func(pod, version string) {
 		t.Helper()
@@ -106,6 +110,42 @@ func TestImagePullPolicy(t *testing.T) {
 	}
 	// Never uses what is here by now.
 	e.ready("never")
+
+	// A restart asks again under Always, and under no other policy.
+	restart := func(pod string) {
+		t.Helper()
+		e.kill9(e.initPID(ids(e.pod(pod))["c"]))
+		e.restarted(pod, 1)
+	}
+	push("3603")
+	restart("always")
+	runs("always", "3603")
+	asked = p.times("/")
+	restart("present")
+	runs("present", "3601")
+	if n := p.times("/"); n != asked {
+		t.Errorf("a restart with IfNotPresent asked the registry %d times", n-asked)
+	}
+	blobs = p.times("/blobs/")
+	restart("again")
+	runs("again", "3603")
+	if n := p.times("/blobs/"); n != blobs {
+		t.Errorf("a restart asked for %d blobs that are here", n-blobs)
+	}
+	// A registry that has trouble stops no restart; one that says no does.
+	e.apply(policyPod("trouble", name, ", imagePullPolicy: Always") + policyPod("denied", name, ", imagePullPolicy: Always"))
+	runs("trouble", "3603")
+	runs("denied", "3603")
+	answer.Store(http.StatusBadGateway)
+	restart("trouble")
+	runs("trouble", "3603")
+	mustContain(t, e.ok("describe", "pod", "trouble"), "ImageNotChecked", "cannot be asked, the container keeps the one it had")
+	answer.Store(http.StatusNotFound)
+	e.kill9(e.initPID(ids(e.pod("denied"))["c"]))
+	e.when("denied", "refused", func(pod *corev1.Pod) bool {
+		s := pod.Status.ContainerStatuses[0].State.Waiting
+		return s != nil && slices.Contains(imageErrors, s.Reason) && strings.Contains(s.Message, "no such image in registry "+p.address)
+	})
 }
 
 // TestImagePullSecrets follows

@@ -96,7 +96,11 @@ func (w *worker) pin(ctx context.Context, from *pulls) {
 	from.mu.Lock()
 	for _, c := range allContainers(from.pod) {
 		if img, ok := from.images[c.Name]; ok {
-			containers[c.Name] = w.pinned(c.Image, img)
+			pin := w.pinned(c.Image, img)
+			if c.ImagePullPolicy == corev1.PullAlways {
+				pin.Incarnation = w.run.Incarnation[c.Name]
+			}
+			containers[c.Name] = pin
 		}
 	}
 	for _, v := range from.pod.Spec.Volumes {

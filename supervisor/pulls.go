@@ -31,7 +31,8 @@ type pulls struct {
 // beginPulls finds the images of the containers specs and of image volumes,
 // pulling by their pull policy where none is pinned yet
 // (https://kubernetes.io/docs/concepts/containers/images/#image-pull-policy).
-// A container that started once keeps its image and needs no registry; one
+// A container that started once keeps its image and needs no registry, unless
+// its policy is Always: then each time it is made the registry is asked. One
 // that need not be made has none in the answer. The caller calls end.
 func (w *worker) beginPulls(ctx context.Context, specs []corev1.Container) *pulls {
 	p := &pulls{w: w, pod: w.pod, done: make(chan struct{}), images: map[string]*image.Image{}, volumes: map[string]*image.Image{}}
@@ -43,16 +44,21 @@ func (w *worker) beginPulls(ctx context.Context, specs []corev1.Container) *pull
 		policy    corev1.PullPolicy
 	}
 	asked := map[request][]string{}
+	had := map[request]pinnedImage{}
 	for i := range specs {
 		c := &specs[i]
 		if w.container(c.Name) != nil || w.completed(c.Name) {
 			continue // made already
 		}
-		if img := w.pinnedImage(c.Name, c.Image); img != nil {
-			p.images[c.Name] = img
-			continue
-		}
 		r := request{c.Image, c.ImagePullPolicy}
+		if img := w.pinnedImage(c.Name, c.Image); img != nil {
+			pin := w.run.Images[c.Name]
+			if c.ImagePullPolicy != corev1.PullAlways || pin.Incarnation == w.run.Incarnation[c.Name] {
+				p.images[c.Name] = img
+				continue
+			}
+			had[r] = pin
+		}
 		asked[r] = append(asked[r], c.Name)
 	}
 	var volumes []*corev1.Volume
@@ -72,7 +78,7 @@ func (w *worker) beginPulls(ctx context.Context, specs []corev1.Container) *pull
 		return p
 	}
 	for r, names := range asked {
-		g.Go(func() error { return p.pull(ctx, r.reference, r.policy, names) })
+		g.Go(func() error { return p.pull(ctx, r.reference, r.policy, names, had[r]) })
 	}
 	for _, v := range volumes {
 		g.Go(func() error { return p.pullVolume(ctx, v) })
@@ -98,16 +104,51 @@ func (w *worker) pinnedImage(name, reference string) *image.Image {
 	return img
 }
 
-// pull has one image for the containers names.
-func (p *pulls) pull(ctx context.Context, reference string, policy corev1.PullPolicy, names []string) error {
-	img, err := p.w.image(ctx, p.pod, names[0], reference, policy)
-	if err != nil {
-		return err
+// pull has one image for the containers names, which may have had one before.
+func (p *pulls) pull(ctx context.Context, reference string, policy corev1.PullPolicy, names []string, had pinnedImage) error {
+	img := p.unchanged(ctx, names[0], had)
+	if img == nil {
+		var err error
+		if img, err = p.w.image(ctx, p.pod, names[0], reference, policy); err != nil {
+			return err
+		}
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, name := range names {
 		p.images[name] = img
+	}
+	return nil
+}
+
+// askTimeout bounds how long a restart waits for a registry to say what the
+// name of an image stands for.
+const askTimeout = 3 * time.Second
+
+// unchanged asks the registry whether the image that a container had is still
+// what its name stands for. It is returned if so, and also if the registry
+// cannot be asked: where there is no network a container that ended is worth
+// more than its tag (docs/decisions/0010). Otherwise nil: it is to be pulled.
+func (p *pulls) unchanged(ctx context.Context, name string, had pinnedImage) *image.Image {
+	w := p.w
+	ref, err := image.ParseReference(had.Reference)
+	if err != nil {
+		return nil // it had none
+	}
+	img, err := w.s.images.Get(had.ID)
+	if err != nil {
+		return nil
+	}
+	field := containerField(p.pod, name)
+	asking, end := context.WithTimeout(ctx, askTimeout)
+	defer end()
+	top, err := w.s.images.Resolve(asking, ref, w.pullCredentials(p.pod, field))
+	switch {
+	case err == nil && string(top) == had.Digest:
+		return img
+	case err != nil && ctx.Err() == nil && (asking.Err() != nil || image.Unanswered(err)):
+		w.warn("ImageNotChecked", field, fmt.Sprintf("Registry of image %q cannot be asked, the container keeps the one it had: %v", had.Reference, err))
+		return img
 	}
 	return nil
 }

@@ -73,6 +73,9 @@ type pinnedImage struct {
 	Name      string `json:"name"`      // the whole name it stood for
 	ID        string `json:"id"`        // digest of the image's config
 	Digest    string `json:"digest"`    // digest of the image's manifest
+	// Incarnation of the container that it was found for, of those whose policy
+	// is Always: the next one asks again.
+	Incarnation int `json:"incarnation,omitempty"`
 }
 
 type ended struct {
