@@ -109,7 +109,7 @@ func idleAPI(f *testing.F) http.Handler {
 	}
 	f.Cleanup(objects.Close)
 	return (&api{
-		store: st, supervisor: pods, objects: objects, images: images, data: dir, stopped: context.Background(), log: log,
+		store: st, supervisor: pods, objects: objects, images: images, paths: newPaths(dir, dir), stopped: context.Background(), log: log,
 		checks: func(context.Context) []Check { return nil },
 	}).handler()
 }
