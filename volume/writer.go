@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -34,25 +32,33 @@ const (
 // writeProjection makes dir show content and nothing else. Unchanged content
 // is not written again. After a failure dir shows what it did; what a crash
 // leaves the next call removes.
+//
+// Containers have dir read-only, but one that may mount can change that: links
+// in it lead nowhere out of it (CVE-2025-9566 was that of podman).
 func writeProjection(dir string, content files, own ownership) error {
 	for path := range content {
 		if err := checkPath(path); err != nil {
 			return err
 		}
 	}
-	current, err := os.Readlink(filepath.Join(dir, dataLink))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
 		return err
 	}
-	if current == "" || !shows(filepath.Join(dir, current), content) {
-		fresh, err := writeFiles(dir, content, own)
+	defer func() { _ = root.Close() }()
+	current, err := root.Readlink(dataLink)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.EINVAL) {
+		return err
+	}
+	if current == "" || !shows(root, current, content) {
+		fresh, err := writeFiles(root, content, own)
 		if err != nil {
 			return err
 		}
 		if err := fault.Point("volume.written"); err != nil {
 			return err
 		}
-		if err := swapLink(dir, fresh); err != nil {
+		if err := swapLink(root, fresh); err != nil {
 			return err
 		}
 		current = fresh
@@ -60,10 +66,10 @@ func writeProjection(dir string, content files, own ownership) error {
 	if err := fault.Point("volume.swapped"); err != nil {
 		return err
 	}
-	if err := linkNames(dir, content); err != nil {
+	if err := linkNames(root, content); err != nil {
 		return err
 	}
-	if err := removeOld(dir, current); err != nil {
+	if err := removeOld(root, current); err != nil {
 		return err
 	}
 	return own.changeTop(dir)
@@ -78,22 +84,23 @@ func checkPath(path string) error {
 	return nil
 }
 
-// shows tells whether dir has content in it and nothing else.
-func shows(dir string, content files) bool {
+// shows tells whether the directory name has content in it and nothing else.
+func shows(root *os.Root, name string, content files) bool {
+	dir, err := root.OpenRoot(name)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = dir.Close() }()
 	found := 0
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+	err = fs.WalkDir(dir.FS(), ".", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
-		name, err := filepath.Rel(dir, path)
-		if err != nil {
-			return err
-		}
-		want, ok := content[name]
-		if !ok {
+		want, ok := content[path]
+		if !ok || !d.Type().IsRegular() {
 			return fs.ErrExist
 		}
-		data, err := os.ReadFile(path)
+		data, err := dir.ReadFile(path)
 		if err == nil && !bytes.Equal(data, want.data) {
 			err = fs.ErrExist
 		}
@@ -103,46 +110,73 @@ func shows(dir string, content files) bool {
 	return err == nil && found == len(content)
 }
 
-// writeFiles writes content into a new directory of dir and returns its name.
-func writeFiles(dir string, content files, own ownership) (string, error) {
+// writeFiles writes content into a new directory of root and returns its name.
+func writeFiles(root *os.Root, content files, own ownership) (_ string, err error) {
 	name := time.Now().UTC().Format("..2006_01_02_15_04_05.000000000")
-	fresh := filepath.Join(dir, name)
-	if err := os.Mkdir(fresh, 0o755); err != nil {
+	if err := root.Mkdir(name, 0o755); err != nil {
 		return "", err
 	}
-	fail := func(err error) (string, error) { return "", errors.Join(err, os.RemoveAll(fresh)) }
-	if err := os.Chmod(fresh, 0o755); err != nil { // the umask took bits away
-		return fail(err)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, root.RemoveAll(name))
+		}
+	}()
+	fresh, err := root.OpenRoot(name)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, fresh.Close()) }()
+	if err := fresh.Chmod(".", 0o755); err != nil { // the umask took bits away
+		return "", err
 	}
 	for path, f := range content {
-		to := filepath.Join(fresh, path)
 		if err := mkdirAll(fresh, filepath.Dir(path)); err != nil {
-			return fail(err)
+			return "", err
 		}
-		if err := os.WriteFile(to, f.data, 0o600); err != nil {
-			return fail(err)
-		}
-		if err := unix.Chmod(to, f.mode); err != nil {
-			return fail(&os.PathError{Op: "chmod", Path: to, Err: err})
+		if err := writeFile(fresh, path, f); err != nil {
+			return "", err
 		}
 	}
-	if err := own.apply(fresh); err != nil {
-		return fail(err)
-	}
-	return name, nil
+	return name, own.apply(filepath.Join(root.Name(), name))
 }
 
-// mkdirAll makes the directories of path below root, with mode 0755 whatever
-// the umask is.
-func mkdirAll(root, path string) error {
+// writeFile makes one file, with its mode whatever the umask is.
+func writeFile(dir *os.Root, path string, f file) error {
+	out, err := dir.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = out.Write(f.data)
+	if err == nil {
+		// Not File.Chmod, which has other bits for set-user-ID and its like.
+		err = chmod(out, f.mode)
+	}
+	return errors.Join(err, out.Close())
+}
+
+func chmod(f *os.File, mode uint32) error {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	if cerr := conn.Control(func(fd uintptr) { err = unix.Fchmod(int(fd), mode) }); cerr != nil {
+		return cerr
+	}
+	if err != nil {
+		return &os.PathError{Op: "chmod", Path: f.Name(), Err: err}
+	}
+	return nil
+}
+
+// mkdirAll makes the directories of path, with mode 0755 whatever the umask is.
+func mkdirAll(root *os.Root, path string) error {
 	for dir := range ancestors(path) {
-		dir = filepath.Join(root, dir)
-		if err := os.Mkdir(dir, 0o755); errors.Is(err, fs.ErrExist) {
+		if err := root.Mkdir(dir, 0o755); errors.Is(err, fs.ErrExist) {
 			continue
 		} else if err != nil {
 			return err
 		}
-		if err := os.Chmod(dir, 0o755); err != nil {
+		if err := root.Chmod(dir, 0o755); err != nil {
 			return err
 		}
 	}
@@ -165,40 +199,36 @@ func ancestors(path string) func(func(string) bool) {
 }
 
 // swapLink makes ..data lead to the directory name.
-func swapLink(dir, name string) error {
-	tmp := filepath.Join(dir, dataLinkTmp)
-	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+func swapLink(root *os.Root, name string) error {
+	if err := root.RemoveAll(dataLinkTmp); err != nil {
 		return err
 	}
-	if err := os.Symlink(name, tmp); err != nil {
+	if err := root.Symlink(name, dataLinkTmp); err != nil {
 		return err
 	}
-	return os.Rename(tmp, filepath.Join(dir, dataLink))
+	return root.Rename(dataLinkTmp, dataLink)
 }
 
 // linkNames gives each name at the top of content a link through ..data.
-func linkNames(dir string, content files) error {
+func linkNames(root *os.Root, content files) error {
+	tops := map[string]bool{}
 	for path := range content {
 		top, _, _ := strings.Cut(path, "/")
-		err := os.Symlink(filepath.Join(dataLink, top), filepath.Join(dir, top))
+		tops[top] = true
+		err := root.Symlink(filepath.Join(dataLink, top), top)
 		if err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
 	}
 	// Links to what is no more there.
-	entries, err := os.ReadDir(dir)
+	entries, err := fs.ReadDir(root.FS(), ".")
 	if err != nil {
 		return err
-	}
-	tops := map[string]bool{}
-	for path := range maps.Keys(content) {
-		top, _, _ := strings.Cut(path, "/")
-		tops[top] = true
 	}
 	for _, e := range entries {
 		// A directory is one that a subPath asked for.
 		if e.Type() == fs.ModeSymlink && !tops[e.Name()] && e.Name() != dataLink {
-			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+			if err := root.Remove(e.Name()); err != nil {
 				return err
 			}
 		}
@@ -207,14 +237,16 @@ func linkNames(dir string, content files) error {
 }
 
 // removeOld removes the directories of earlier contents.
-func removeOld(dir, current string) error {
-	old, err := filepath.Glob(filepath.Join(dir, "..[0-9]*"))
+func removeOld(root *os.Root, current string) error {
+	old, err := fs.Glob(root.FS(), "..[0-9]*")
 	if err != nil {
 		return err
 	}
-	old = slices.DeleteFunc(old, func(path string) bool { return filepath.Base(path) == current })
-	for _, path := range old {
-		if err := os.RemoveAll(path); err != nil {
+	for _, name := range old {
+		if name == current {
+			continue
+		}
+		if err := root.RemoveAll(name); err != nil {
 			return err
 		}
 	}
