@@ -310,7 +310,7 @@ func (s *Sandbox) namespaces() configs.Namespaces {
 	switch {
 	case s.state.HostPID:
 	case s.state.SharePID:
-		join(configs.NEWPID, "pid")
+		join(configs.NEWPID, "pid_for_children")
 	default:
 		all = append(all, configs.Namespace{Type: configs.NEWPID})
 	}

@@ -2,7 +2,8 @@
 // pod's namespaces, and containers that join them, through libcontainer.
 //
 //	node                          calls this package
-//	  +-- podrun-pause            net, ipc, uts (pid too, if shared); pause.c
+//	  +-- podrun-pause            net, ipc, uts; pause.c
+//	  |     +-- podrun-pause      first of a pid namespace that containers share
 //	  +-- container init          own pid, mount and cgroup namespace,
 //	  |     +-- ...               the pause's net, ipc and uts by /proc/PID/ns
 //	  +-- exec'ed process         all namespaces of its container

@@ -9,12 +9,16 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <net/if.h>
+#include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -76,6 +80,66 @@ static void write_file(const char *path, const char *value) {
 	close(fd);
 }
 
+static void hold(void);
+
+// The first process of a pid namespace that containers share, 0 without one.
+static pid_t first;
+
+// leave_files gives the process a root of its own with nothing in it.
+static void leave_files(void) {
+	must(unshare(CLONE_NEWNS) == 0);
+	must(mount("", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0);
+	// Over a directory that is there, for it becomes the root at once.
+	must(mount("none", "/proc", "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=4k,mode=555") == 0);
+	must(chdir("/proc") == 0);
+	// The old root comes to lie over the new one, see pivot_root(2).
+	must(syscall(SYS_pivot_root, ".", ".") == 0);
+	must(umount2(".", MNT_DETACH) == 0);
+	must(chdir("/") == 0);
+}
+
+// leave_rights drops all that root may do, and keeps others from debugging the
+// process, which would give them a process without a seccomp filter.
+static void leave_rights(void) {
+	for (unsigned long c = 0; prctl(PR_CAPBSET_DROP, c) == 0; c++) {
+	}
+	prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+	must(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {{0}};
+	must(syscall(SYS_capset, &header, none) == 0);
+	must(prctl(PR_SET_DUMPABLE, 0) == 0);
+}
+
+// start_first makes the pid namespace that containers share, with a process to
+// be its first. Containers see that one, and a debugger among them sees its
+// files: so it is another than this process, which has the node's mounts to
+// hold. One does not outlive the other.
+static void start_first(void) {
+	int parent = (int)syscall(SYS_pidfd_open, getpid(), 0); // 5.3
+	must(parent >= 0);
+	must(unshare(CLONE_NEWPID) == 0);
+	first = fork();
+	must(first >= 0);
+	if (first != 0) {
+		close(parent);
+		return; // it answers itself
+	}
+	must(prctl(PR_SET_PDEATHSIG, SIGKILL) == 0);
+	// The parent may have died before that: its pid is not to be seen from here.
+	struct pollfd dead = {.fd = parent, .events = POLLIN};
+	if (poll(&dead, 1, 0) != 0) {
+		_exit(1);
+	}
+	close(parent);
+	setsid();
+	leave_files();
+	leave_rights();
+	answer(0);
+	close(SOCK);
+	hold();
+}
+
 // apply makes one setting. The kernel's answer is the whole error: the node
 // knows which setting it asked for.
 static void apply(const char *key, const char *value) {
@@ -83,6 +147,9 @@ static void apply(const char *key, const char *value) {
 		must(sethostname(value, strlen(value)) == 0);
 	} else if (strcmp(key, "loopback") == 0) {
 		loopback_up();
+	} else if (strcmp(key, "processes") == 0) {
+		start_first();
+		return;
 	} else {
 		write_file(key, value);
 	}
@@ -92,7 +159,7 @@ static void apply(const char *key, const char *value) {
 static void hold(void) {
 	// Every signal is blocked, so that a terminal's cannot end the sandbox;
 	// two are taken. As pid 1 of a shared pid namespace the process must
-	// reap; in its own it has no children.
+	// reap; else it has that one for a child, or none.
 	sigset_t taken;
 	sigemptyset(&taken);
 	sigaddset(&taken, SIGCHLD);
@@ -101,7 +168,10 @@ static void hold(void) {
 		siginfo_t from;
 		int sig = sigwaitinfo(&taken, &from);
 		if (sig == SIGCHLD) {
-			while (waitpid(-1, NULL, WNOHANG) > 0) {
+			for (pid_t p; (p = waitpid(-1, NULL, WNOHANG)) > 0;) {
+				if (p == first) {
+					_exit(1);
+				}
 			}
 		}
 		// si_pid is 0 when the sender is outside the pid namespace: a

@@ -19,13 +19,14 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/opencontainers/runc/libcontainer/exeseal"
 	"golang.org/x/sys/unix"
 
 	"get.podrun.dev/podrun/internal/fault"
 )
 
 // A setting is something that the pause process does inside its namespaces:
-// key is "hostname", "loopback", or a file to write value to.
+// key is "hostname", "loopback", "processes", or a file to write value to.
 type setting struct {
 	key, value string
 }
@@ -37,7 +38,8 @@ func (s setting) String() string {
 // startPause clones the pause process into new namespaces and has it make the
 // settings. started is called with its pid as soon as it exists and before it
 // does anything. With CLONE_NEWUSER the IDs from firstID on are those of the new
-// namespace; when started or a setting fails the process is gone again.
+// namespace; when started or a setting fails the process is gone again. exe is
+// the program, "/proc/self/exe" or a copy that nobody can write to.
 //
 //	node                              pause
 //	clone -------------------------->
@@ -49,7 +51,7 @@ func (s setting) String() string {
 //
 // A pause that reads the end of the stream exits: then the node died before it
 // saved the pid, and nobody would ever find the process.
-func startPause(ctx context.Context, name string, flags uintptr, firstID int64, settings []setting, started func(pid int) error) (err error) {
+func startPause(ctx context.Context, exe, name string, flags uintptr, firstID int64, settings []setting, started func(pid int) error) (err error) {
 	// One message is one packet, and no message is cut in two.
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
@@ -68,7 +70,7 @@ func startPause(ctx context.Context, name string, flags uintptr, firstID int64, 
 		attr.UidMappings, attr.GidMappings, attr.GidMappingsEnableSetgroups = ids, ids, true
 		attr.Credential = &syscall.Credential{} // root in there
 	}
-	child, err := os.StartProcess("/proc/self/exe", []string{"podrun-pause", name}, &os.ProcAttr{
+	child, err := os.StartProcess(exe, []string{"podrun-pause", name}, &os.ProcAttr{
 		Dir:   "/",
 		Env:   []string{},
 		Files: []*os.File{nil, nil, nil, theirs},
@@ -128,6 +130,20 @@ func unlessDone(ctx context.Context, err error) error {
 	return err
 }
 
+// pauseProgram is what a pause process is to execute. Containers that share a
+// pid namespace see its first process, and those that may debug it can open its
+// program: that is not ours then, for the user may write to ours
+// (CVE-2019-5736). The caller closes f, which may be nil.
+func (s *Sandbox) pauseProgram() (path string, f *os.File, err error) {
+	if !s.state.SharePID || s.state.HostPID {
+		return "/proc/self/exe", nil, nil
+	}
+	if f, err = exeseal.CloneSelfExe(s.dir); err != nil {
+		return "", nil, fmt.Errorf("seal the program: %w", err)
+	}
+	return fmt.Sprintf("/proc/self/fd/%d", f.Fd()), f, nil
+}
+
 // settings are what the pause of a sandbox has to do, in order.
 func (c *Config) settings(maxGID int64) ([]setting, error) {
 	var s []setting
@@ -156,6 +172,9 @@ func (c *Config) settings(maxGID int64) ([]setting, error) {
 	for _, name := range names {
 		file := path.Join("/proc/sys", exchange.Replace(name))
 		s = append(s, setting{file, sysctls[name]})
+	}
+	if c.SharePID && !c.HostPID {
+		s = append(s, setting{"processes", "shared"})
 	}
 	return s, nil
 }

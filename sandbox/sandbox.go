@@ -58,7 +58,8 @@ type Config struct {
 // the kernel does not end them with its first.
 func (c *Config) foreignPID() bool { return c.SharePID || c.HostPID }
 
-// cloneFlags are the namespaces that the pause makes.
+// cloneFlags are the namespaces that the pause is born in. A pid namespace that
+// containers share is for its child.
 func (c *Config) cloneFlags() uintptr {
 	var flags uintptr
 	if !c.HostIPC {
@@ -66,9 +67,6 @@ func (c *Config) cloneFlags() uintptr {
 	}
 	if !c.HostNetwork {
 		flags |= unix.CLONE_NEWNET | unix.CLONE_NEWUTS
-	}
-	if c.SharePID && !c.HostPID {
-		flags |= unix.CLONE_NEWPID
 	}
 	if c.OwnUsers {
 		flags |= unix.CLONE_NEWUSER
@@ -143,7 +141,14 @@ func (r *Runtime) CreateSandbox(ctx context.Context, c Config) (_ *Sandbox, err 
 			return nil, err
 		}
 	}
-	err = startPause(ctx, c.Name, c.cloneFlags(), s.state.FirstID, settings, func(pid int) error {
+	exe, sealed, err := s.pauseProgram()
+	if err != nil {
+		return nil, fmt.Errorf("pause: %w", err)
+	}
+	if sealed != nil {
+		defer func() { _ = sealed.Close() }()
+	}
+	err = startPause(ctx, exe, c.Name, c.cloneFlags(), s.state.FirstID, settings, func(pid int) error {
 		p, err := openProcess(pid, 0)
 		if err != nil {
 			return err
