@@ -11,6 +11,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/keyctl.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -128,6 +129,10 @@ static void detach(void) {
 	}
 	setsid();
 	umask(022); // images are unpacked alike, whatever the caller's is
+	// Not the user's keys: a container without a seccomp filter could read them.
+	if (syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL) < 0 && errno != ENOSYS) {
+		dprintf(2, "reaper: no keyring of our own: %s\n", strerror(errno));
+	}
 	prctl(PR_SET_NAME, REAPER_NAME);
 	// Nothing a terminal or a shell's kill sends ends us: all is blocked,
 	// and two are taken by signalfd. What the caller ignored is undone, for

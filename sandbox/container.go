@@ -277,7 +277,9 @@ func (c *Container) libConfig() (*configs.Config, error) {
 		Capabilities: &configs.Capabilities{
 			Bounding: cfg.Capabilities, Effective: cfg.Capabilities, Permitted: cfg.Capabilities,
 		},
-		NoNewPrivileges: cfg.NoNewPrivileges, NoNewKeyring: true, AppArmorProfile: cfg.AppArmor,
+		// Behind the default filter nobody can use a keyring, and a user may have
+		// 200 keys only (maxkeys in keyrings(7)).
+		NoNewPrivileges: cfg.NoNewPrivileges, NoNewKeyring: cfg.Seccomp == "", AppArmorProfile: cfg.AppArmor,
 		Cgroups: s.containerCgroup(c.id, cfg.Resources), RootlessCgroups: s.r.rootless,
 	}
 	if config.Seccomp, err = seccompOf(cfg); err != nil {
