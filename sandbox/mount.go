@@ -32,10 +32,6 @@ type Mount struct {
 // caller's take the place of, then the caller's, parents before children.
 func (s *Sandbox) mounts(extra []Mount, privileged bool) ([]*configs.Mount, error) {
 	all := s.defaultMounts(privileged)
-	extra = slices.Clone(extra)
-	slices.SortStableFunc(extra, func(a, b Mount) int {
-		return depth(a.Destination) - depth(b.Destination)
-	})
 	for _, m := range extra {
 		made, err := m.config()
 		if err != nil {
@@ -44,6 +40,10 @@ func (s *Sandbox) mounts(extra []Mount, privileged bool) ([]*configs.Mount, erro
 		all = slices.DeleteFunc(all, func(d *configs.Mount) bool { return d.Destination == made.Destination })
 		all = append(all, made)
 	}
+	// A volume at /dev, say, does not hide /dev/pts.
+	slices.SortStableFunc(all, func(a, b *configs.Mount) int {
+		return depth(a.Destination) - depth(b.Destination)
+	})
 	return all, nil
 }
 
