@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -70,7 +69,7 @@ func (c *cli) describe(ctx context.Context, targets []target, f getFlags) error 
 			if described++; described > 1 {
 				fmt.Fprint(c.out, "\n\n")
 			}
-			d := &description{w: tabwriter.NewWriter(c.out, 0, 8, 2, ' ', 0)}
+			d := newDescription(c.out)
 			t.kind.describe(d, v, about)
 			if err := d.w.Flush(); err != nil {
 				return err

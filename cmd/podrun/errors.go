@@ -109,6 +109,10 @@ func groupOf(command *cobra.Command) string {
 
 // errorLine is what a user sees of err.
 func errorLine(err error, kubectl bool) string {
+	return control.Replace(errorText(err, kubectl))
+}
+
+func errorText(err error, kubectl bool) string {
 	var manifest manifestError
 	var usage *usageError
 	var plain plainError

@@ -32,12 +32,12 @@ type grid struct {
 
 // kubectlTable prints t as kubectl does: three spaces between columns.
 func kubectlTable(out io.Writer, t grid, headers bool) error {
-	return t.print(tabwriter.NewWriter(out, 6, 4, 3, ' ', 0), headers)
+	return t.print(tabwriter.NewWriter(harmless(out), 6, 4, 3, ' ', 0), headers)
 }
 
 // dockerTable prints t as docker does.
 func dockerTable(out io.Writer, t grid, headers bool) error {
-	return t.print(tabwriter.NewWriter(out, 10, 1, 3, ' ', 0), headers)
+	return t.print(tabwriter.NewWriter(harmless(out), 10, 1, 3, ' ', 0), headers)
 }
 
 func (t grid) print(w *tabwriter.Writer, headers bool) error {
@@ -58,7 +58,9 @@ type lines struct {
 	widths  []int
 }
 
-func newLines(out io.Writer, headers bool) *lines { return &lines{out: out, headers: headers} }
+func newLines(out io.Writer, headers bool) *lines {
+	return &lines{out: harmless(out), headers: headers}
+}
 
 // seen takes up the widths of a table that was printed otherwise.
 func (l *lines) seen(t grid) {

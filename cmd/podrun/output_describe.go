@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -96,6 +97,11 @@ func (d *description) pod(p *corev1.Pod, events []corev1.Event, now time.Time) {
 
 // description writes the lines of a describe.
 type description struct{ w *tabwriter.Writer }
+
+// newDescription begins one; its w is flushed at the end.
+func newDescription(out io.Writer) *description {
+	return &description{w: tabwriter.NewWriter(harmless(out), 0, 8, 2, ' ', 0)}
+}
 
 func (d *description) row(level int, cells ...string) {
 	fmt.Fprintf(d.w, "%s%s\n", strings.Repeat("  ", level), strings.Join(cells, "\t"))
