@@ -32,6 +32,7 @@ var patience = func() time.Duration {
 type env struct {
 	t                      *testing.T
 	dir, home, state, data string
+	binary                 string            // podrun, see ownBinary
 	vars                   map[string]string // of the environment, beyond what run sets
 	ns                     string            // that commands are about; "" for podrun's own choice
 	stdin                  string            // what the next command reads
@@ -56,7 +57,8 @@ func newEnv(t *testing.T, vars ...string) *env {
 	}
 	e := &env{
 		t: t, dir: dir, home: filepath.Join(dir, "home"), state: filepath.Join(dir, "state"), data: filepath.Join(dir, "data"),
-		vars: map[string]string{"PODRUN_REGISTRIES_CONF": images.Conf}, subjects: map[process]string{}, ids: map[string]bool{},
+		binary: podrunBinary,
+		vars:   map[string]string{"PODRUN_REGISTRIES_CONF": images.Conf}, subjects: map[process]string{}, ids: map[string]bool{},
 	}
 	for _, v := range vars {
 		name, value, _ := strings.Cut(v, "=")
@@ -91,7 +93,7 @@ func (r result) String() string {
 
 func (e *env) environ() []string {
 	environ := []string{
-		"PATH=" + filepath.Dir(podrunBinary) + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		"PATH=" + filepath.Dir(e.binary) + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 		"HOME=" + e.home, "PODRUN_STATE=" + e.state, "PODRUN_DATA=" + e.data, "LANG=C.UTF-8",
 	}
 	// How the race detector is to behave, where podrun is built with it.
@@ -106,7 +108,7 @@ func (e *env) environ() []string {
 
 // command prepares podrun with args, for what run cannot do.
 func (e *env) command(args ...string) *exec.Cmd {
-	command := exec.Command(podrunBinary, args...)
+	command := exec.Command(e.binary, args...)
 	command.Env = e.environ()
 	command.Dir = e.home
 	return command

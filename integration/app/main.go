@@ -24,6 +24,7 @@ import (
 // parts are what app can be. Each gets its arguments without its name, and what
 // it returns ends the program with 1.
 var parts = map[string]func(args []string) error{
+	"attack":      attack,
 	"get":         get,
 	"http":        serveHTTP,
 	"grpc-health": serveGRPC,
