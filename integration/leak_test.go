@@ -226,7 +226,7 @@ var hexID = regexp.MustCompile(`[0-9a-f]{64}`)
 
 // soon fails the test unless find soon finds nothing.
 func (e *env) soon(what string, find func() []string) {
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(patience / 2)
 	for {
 		left := find()
 		if len(left) == 0 {

@@ -20,7 +20,7 @@ podrun=$stage/bin/podrun
 program=$stage/test/${directory##*/}.test
 corpus=$stage/src/$directory/testdata/fuzz/$target
 # -test.v names every test, which is what is counted.
-set -- -test.v -test.timeout=20m ${PODRUN_TEST_RUN:+-test.run="$PODRUN_TEST_RUN"}
+set -- -test.v -test.timeout=30m ${PODRUN_TEST_RUN:+-test.run="$PODRUN_TEST_RUN"}
 case $kind-$directory in
 race-integration)
 	podrun=$stage/test-race/podrun

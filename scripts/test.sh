@@ -60,8 +60,7 @@ rm -rf build/test build/test-race "$logs"/user-* "$logs"/root-*
 mkdir -p build/test build/test-race "$logs"
 programs | while read -r who kind directory target; do
 	case ${PODRUN_TEST_AS:-$who} in "$who") ;; *) continue ;; esac
-	name=$who-$kind-$directory${target:+-$target}
-	printf '%s\n' "$name" | grep -Eq -e "${PODRUN_TEST_ONLY:-.}" || continue
+	printf '%s\n' "$who-$kind-$directory${target:+-$target}" | tr / - | grep -Eq -e "${PODRUN_TEST_ONLY:-.}" || continue
 	echo "$who $kind $directory${target:+ $target}"
 done >build/test/programs
 [ -s build/test/programs ] || die "no program is named like ${PODRUN_TEST_ONLY:-that}"
