@@ -305,7 +305,7 @@ func TestHostPortRefusals(t *testing.T) {
 	e := newEnv(t)
 	for _, tt := range []struct{ ports, want string }{
 		{"{containerPort: 80, hostPort: 8080, protocol: SCTP}", "spec.containers[0].ports[0].hostPort: Forbidden: podrun forwards TCP and UDP, not SCTP, from the host"},
-		{"{containerPort: 80, hostPort: 8080, hostIP: localhost}", "spec.containers[0].ports[0].hostIP: Invalid value: \"localhost\": must be a valid IP address"},
+		{"{containerPort: 80, hostPort: 8080, hostIP: localhost}", "spec.containers[0].ports[0].hostIP: Forbidden: must be an IP address"},
 		{"{containerPort: 80, hostPort: 70000}", "must be between 1 and 65535, inclusive"},
 		{"{containerPort: 80, hostPort: 8080}, {containerPort: 81, hostPort: 8080}", "Duplicate value"},
 	} {

@@ -2,6 +2,7 @@ package pod
 
 import (
 	"fmt"
+	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
@@ -143,9 +144,12 @@ func (w *walker) judge(r *rule, path, plain string) {
 // not what the table says.
 func hostPortRule(spec *corev1.PodSpec, path string) *rule {
 	c, p, ok := portAt(spec, path)
+	_, badIP := netip.ParseAddr(p.HostIP)
 	switch {
 	case !ok:
 		return nil
+	case strings.HasSuffix(path, ".hostIP") && badIP != nil:
+		return &rule{support: Refused, note: "must be an IP address"}
 	case strings.HasSuffix(path, ".hostIP") && p.HostPort == 0:
 		return &rule{support: NoEffect, note: "there is no hostPort with it"}
 	case strings.HasSuffix(path, ".hostPort") && p.Protocol == corev1.ProtocolSCTP:

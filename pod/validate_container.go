@@ -128,9 +128,6 @@ func (v *validator) ports(ports []corev1.ContainerPort, at *field.Path) {
 		if p.HostPort != 0 {
 			v.invalid(at.Child("hostPort"), p.HostPort, validation.IsValidPortNum(int(p.HostPort))...)
 		}
-		if p.HostIP != "" {
-			v.all(validation.IsValidIP(at.Child("hostIP"), p.HostIP))
-		}
 		if p.Protocol == "" {
 			v.required(at.Child("protocol"), "")
 		} else {
