@@ -35,11 +35,6 @@ func TestConversationEnds(t *testing.T) {
 		defer close(done)
 		c := newConversations(loop, slog.New(slog.DiscardHandler), rule, func([]byte) {})
 		defer c.close()
-		n, err := c.find(key)
-		if err != nil {
-			t.Error(err)
-			return
-		}
 		for _, tt := range []struct {
 			name     string
 			answered bool
@@ -52,7 +47,8 @@ func TestConversationEnds(t *testing.T) {
 			{"answered, silent for long", true, conversationTimeout + time.Second, true},
 			{"unanswered, silent for long", false, unansweredTimeout + time.Second, true},
 		} {
-			if n, err = c.find(key); err != nil {
+			n, err := c.find(key)
+			if err != nil {
 				t.Error(err)
 				return
 			}
