@@ -72,7 +72,10 @@ show_failure() {
 		show
 	' "$log" "$log" | head -n 100
 	[ -z "$left" ] || printf 'left files:\n%s\n' "$left"
-	[ "$kind" != fuzz ] || find "$corpus" -type f -newer "$own/home" -exec head -c 2000 {} \; -exec cp {} "$top/$directory/testdata/fuzz/$target/" \;
+	[ "$kind" != fuzz ] || {
+		mkdir -p "$top/$directory/testdata/fuzz/$target"
+		find "$corpus" -type f -newer "$own/home" -exec head -c 2000 {} \; -exec cp {} "$top/$directory/testdata/fuzz/$target/" \;
+	}
 	echo "(all of it: ${log#"$top"/})"
 }
 {
