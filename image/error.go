@@ -146,6 +146,10 @@ func Unanswered(err error) bool {
 	var certificate *tls.CertificateVerificationError
 	var stalled *stalledError
 	var of net.Error // refused, cut, a name that nobody resolves, a deadline
+	// The library tells of a ping by HTTPS and HTTP only what the first met.
+	if errors.Is(err, http.ErrSchemeMismatch) {
+		return true
+	}
 	return !errors.As(err, &certificate) && !isAlert(err) &&
 		(errors.As(err, &of) || errors.As(err, &stalled) || errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF))
 }

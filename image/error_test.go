@@ -100,3 +100,39 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		}
 	})
 }
+
+// A registry that has trouble, or that nobody reaches, has not said no.
+func TestUnanswered(t *testing.T) {
+	t.Parallel()
+	srv := newServer(t)
+	srv.push(t, "app", imageOf(t, tarOf(t, entry{name: "f"})))
+	s := openQuick(t, t.TempDir(), quick)
+	resolve := func(at string) error {
+		_, err := s.Resolve(t.Context(), parse(t, at+"/app"), nil)
+		return err
+	}
+	down := httptest.NewServer(nil)
+	down.Close()
+	if err := resolve(strings.TrimPrefix(down.URL, "http://")); !image.Unanswered(err) {
+		t.Errorf("refused: %v", err)
+	}
+	for status, want := range map[int]bool{429: true, 500: true, 502: true, 503: true, 400: false, 401: false, 403: false, 404: false} {
+		srv.meddling(func(w http.ResponseWriter, r *http.Request, _ http.Handler) bool {
+			if r.URL.Path == "/v2/" {
+				return false
+			}
+			w.WriteHeader(status)
+			return true
+		})
+		if err := resolve(srv.host); err == nil || image.Unanswered(err) != want {
+			t.Errorf("%d: %v, unanswered: %v", status, err, !want)
+		}
+	}
+	srv.meddling(func(_ http.ResponseWriter, r *http.Request, _ http.Handler) bool {
+		<-r.Context().Done() // until it is given up
+		return true
+	})
+	if err := resolve(srv.host); !image.Unanswered(err) {
+		t.Errorf("nothing comes: %v", err)
+	}
+}
