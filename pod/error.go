@@ -82,7 +82,7 @@ type Object struct {
 func (o *Object) Locate(list field.ErrorList) error {
 	var out Errors
 	for _, e := range list {
-		out = append(out, o.Complain(e.Field, e.ErrorBody()))
+		out = append(out, o.Complain(e.Field, shorten(e).ErrorBody()))
 	}
 	return out.orNil()
 }
@@ -100,4 +100,18 @@ func (o *Object) Complain(path, msg string) *Error {
 		cut := max(strings.LastIndexByte(at, '.'), strings.LastIndexByte(at, '['), 0)
 		at = at[:cut]
 	}
+}
+
+// maxShown is how many bytes of a wrong value are shown.
+const maxShown = 1000
+
+// shorten cuts the value that e complains about to what a person reads.
+func shorten(e *field.Error) *field.Error {
+	text, ok := e.BadValue.(string)
+	if !ok || len(text) <= maxShown {
+		return e
+	}
+	short := *e
+	short.BadValue = strings.ToValidUTF8(text[:maxShown], "") + fmt.Sprintf("... (%d bytes)", len(text))
+	return &short
 }

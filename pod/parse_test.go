@@ -199,3 +199,12 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// A wrong value of any length is shown as far as a person reads it.
+func TestLongValueIsCut(t *testing.T) {
+	name := strings.Repeat("ä", 1_000_000)
+	got := complaints("f", []byte("apiVersion: v1\nkind: Pod\nmetadata: {name: "+name+"}\nspec: {containers: [{name: c, image: i}]}\n"))
+	if len(got) > 5000 || !strings.Contains(got, "äää... (2000000 bytes)") {
+		t.Errorf("got %d bytes: %.200s", len(got), got)
+	}
+}
