@@ -10,6 +10,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"get.podrun.dev/podrun/cni"
+	"get.podrun.dev/podrun/internal/hint"
 )
 
 // TestConformance has the built-in network do what the CNI specification asks of
@@ -105,6 +106,22 @@ func TestConformance(t *testing.T) {
 		t.Errorf("DEL leaves %v", left)
 	}
 	wantError("CHECK after DEL", n.Check(ctx, p), "not joined")
+}
+
+// TestWishesOfTheBuiltinNetwork: an address of its own is not to be had in the
+// built-in network, and the mend is not to change a file that there is not.
+func TestWishesOfTheBuiltinNetwork(t *testing.T) {
+	dir := stateDir(t)
+	n := openNetwork(t, dir, nil)
+	p := cni.Pod{ID: "a", NetNS: podNetNS(t), Capabilities: map[string]any{"ips": []string{"10.88.0.9/16"}}}
+	_, err := n.Add(t.Context(), p)
+	if err == nil || err.Error() != `network "podrun" has no plugin with the capability ips` ||
+		hint.Of(err) != "name a network that has one by podrun.dev/network, or take the annotation away" {
+		t.Errorf("%v; %s", err, hint.Of(err))
+	}
+	if left := addressFiles(t, dir); len(left) > 0 {
+		t.Errorf("it leaves %v", left)
+	}
 }
 
 // TestProblemsAsTheyCome: a file that is no network is told of from when it is
