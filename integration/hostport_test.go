@@ -127,6 +127,9 @@ func TestHostPorts(t *testing.T) {
 		same(t, e.ok("port", "web", "80/udp"), fmt.Sprintf("0.0.0.0:%d\n[::]:%d\n", port, port))
 		same(t, e.fails(1, "port", "web", "81"), "podrun: no host port leads to port 81/tcp of pod \"web\"; for a while \"podrun port-forward web 81\" does\n")
 		same(t, e.fails(1, "port", "web", "81/udp"), "podrun: no host port leads to port 81/udp of pod \"web\"; \"podrun port web\" lists those that there are\n")
+		if out := e.fails(2, "port", "web", "80/foo"); !strings.Contains(out, `invalid port "80/foo"`) {
+			t.Errorf("got %q", out)
+		}
 	})
 	t.Run("restart of the group", func(t *testing.T) {
 		e.ok("stop", "-t", "0", "web/other")
@@ -205,6 +208,7 @@ func TestHostPortTaken(t *testing.T) {
 		e.apply(peerPod("second", port, ", hostIP: 127.0.0.1"))
 		message := fmt.Sprintf("host port 127.0.0.1:%d/TCP is held by pod default/first.", port)
 		waits("second", message)
+		same(t, e.fails(1, "port", "second"), "podrun: pod \"second\" waits for its host ports; \"podrun describe pod second\" says more\n")
 		e.killNode()
 		waits("second", message)
 		e.asked("tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
@@ -271,7 +275,8 @@ func TestHostPortHostNetwork(t *testing.T) {
 	}
 	e.stdin = manifest("wrong", fmt.Sprintf("{containerPort: %d, hostPort: 80}", port))
 	mustContain(t, e.fails(1, "apply", "-f", "-"), "must match `containerPort` when `hostNetwork` is true")
-	e.start(manifest("web", fmt.Sprintf("{containerPort: %d}", port)), "web")
+	e.start(strings.Replace(manifest("web", fmt.Sprintf("{containerPort: %d}", port)), "name: web", "name: web, annotations: {podrun.dev/ips: 10.88.0.9/16}", 1), "web")
+	mustContain(t, e.ok("describe", "pod", "web"), "what the pod asks for has no effect: no plugin with the capability ips makes the host's network")
 	at := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 	seen, own := e.asked("tcp4", at)
 	same(t, seen, own)

@@ -41,6 +41,9 @@ func (c *cli) port(ctx context.Context, target string, args []string) error {
 		return err
 	}
 	published := publishedPorts(p)
+	if why := withoutPorts(p); why != "" && len(published) > 0 {
+		return hint.Wrap(fmt.Errorf("pod %q %s", p.Name, why), fmt.Sprintf("\"podrun describe pod %s\" says more", p.Name))
+	}
 	if len(args) == 0 {
 		for _, port := range published {
 			fmt.Fprintf(c.out, "%s -> %s\n", port.inside, port.outside)
@@ -72,6 +75,20 @@ func (c *cli) port(ctx context.Context, target string, args []string) error {
 		return hint.Wrap(none, fmt.Sprintf("for a while \"podrun port-forward %s %d\" does", p.Name, n))
 	}
 	return nil
+}
+
+// withoutPorts says why a pod that asks for host ports has none; "" if it has
+// them.
+func withoutPorts(p *corev1.Pod) string {
+	if p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
+		return "has ended and has given its host ports back"
+	}
+	for _, c := range p.Status.Conditions {
+		if c.Type == corev1.PodScheduled && c.Status != corev1.ConditionTrue {
+			return "waits for its host ports"
+		}
+	}
+	return ""
 }
 
 // published is one host port: "80/tcp" is at "0.0.0.0:8080".
