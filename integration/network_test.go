@@ -92,6 +92,10 @@ func TestNetworksOfPlugins(t *testing.T) {
 		e.page(network+"-b", all[network+"-a"])
 	}
 
+	// macvlan on the built-in network's bridge is in that network.
+	e.page("lan-a", all["plain"])
+	e.page("plain", all["lan-a"])
+
 	owner := map[string]string{}
 	for name, p := range all {
 		if other := owner[p.Status.PodIP]; other != "" {
