@@ -24,7 +24,7 @@ import (
 )
 
 // elsewhere are paths that lead to other machines or to the pod network.
-var elsewhere = []string{"/podrun/v1/images/pull", "/podrun/v1/images/push", "/podrun/v1/login", "/podrun/v1/networks"}
+var elsewhere = []string{"/podrun/v1/images/pull", "/podrun/v1/images/push", "/podrun/v1/login", "/podrun/v1/networks", "/podrun/v1/info"}
 
 // Whatever comes by the socket, it is answered, and is no internal error.
 func FuzzRequest(f *testing.F) {
