@@ -79,7 +79,7 @@ show_failure() {
 	echo "(all of it: ${log#"$top"/})"
 }
 {
-	printf '%-4s %-36s %4d passed %3d failed %4d s\n' "$ok" "$name" "$passed" "$failed" "$(($(date +%s) - from))"
+	printf '%-4s %-44s %4d passed %3d failed %4d s\n' "$ok" "$name" "$passed" "$failed" "$(($(date +%s) - from))"
 	[ $ok = ok ] || show_failure | sed 's/^/    /'
 } >"$log.said"
 flock "$stage/said" cat "$log.said"
