@@ -40,12 +40,21 @@ demo: bin/podrun build/serve build/registry
 test unit integration race: bin/podrun build/registry build/cni build/image/app
 	@scripts/test.sh $@
 
-# 200 pods start and stop in a loop for DURATION, as an ordinary user, and leave
-# nothing: no address, link, descriptor, goroutine or file.
+# For DURATION, as an ordinary user: 200 pods start and stop in a loop and leave
+# nothing, no address, link, descriptor, goroutine or file; beside them 20 pods,
+# their containers and the node are killed, applied and deleted at random, and
+# compared with a model. SEED=N repeats what a run that logged N did.
 DURATION ?= 10m
+SEED ?=
 .PHONY: soak
 soak: bin/podrun build/registry build/image/app
-	@PODRUN_SOAK=$(DURATION) PODRUN_TEST_AS=$${PODRUN_TEST_AS:-user} scripts/test.sh soak
+	@PODRUN_SOAK=$(DURATION) PODRUN_SOAK_SEED=$(SEED) PODRUN_TEST_AS=$${PODRUN_TEST_AS:-user} scripts/test.sh soak
+
+# Much of everything: 300 pods, 2,000 objects, 200 commands at once, 1 GB of
+# logs, a fork bomb. The figures of docs/performance.md are in what it prints.
+.PHONY: load
+load: bin/podrun build/registry build/image/app
+	@PODRUN_LOAD=full PODRUN_TEST_AS=$${PODRUN_TEST_AS:-user} scripts/test.sh load
 
 # What this machine has not: systemd, cgroup v2 and a user who logs in. Ends in
 # a line of counts, as test does; the image is kept in ~/.cache/podrun-vm.

@@ -397,7 +397,7 @@ func TestTwoNodesStart(t *testing.T) {
 // TestManyPods: from one manifest, side by side, and gone again.
 func TestManyPods(t *testing.T) {
 	t.Parallel()
-	count := 20
+	count := loadOf(20, 300)
 	if testing.Short() {
 		count = 5
 	}
@@ -406,12 +406,21 @@ func TestManyPods(t *testing.T) {
 	for i := range count {
 		manifest.WriteString("---\n" + podYAML(fmt.Sprintf("p%d", i), "terminationGracePeriodSeconds: 0", "c=exec sleep 3600", "d=exec sleep 3600"))
 	}
+	started := e.measure(fmt.Sprintf("%d pods of 2 containers until all run", count))
 	e.apply(manifest.String())
-	for i := range count {
-		e.ready(fmt.Sprintf("p%d", i))
-	}
+	e.eventually("all pods", func() string {
+		if n := strings.Count(e.ok("get", "pods", "--no-headers"), " 2/2 "); n < count {
+			return fmt.Sprintf("%d of %d", n, count)
+		}
+		return ""
+	})
+	started()
+	listed := e.measure("get pods")
 	if n := len(strings.Fields(e.ok("get", "pods", "-o", "name"))); n != count {
 		t.Errorf("got %d pods", n)
 	}
+	listed()
+	deleted := e.measure("delete all")
 	e.ok("delete", "pods", "--all")
+	deleted()
 }

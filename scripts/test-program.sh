@@ -1,5 +1,5 @@
 #!/bin/sh
-# test-program.sh user|root plain|race|fuzz|soak DIRECTORY [TARGET]
+# test-program.sh user|root plain|race|fuzz|soak|load DIRECTORY [TARGET]
 # Runs a program of test.sh's stage, as the user or as root, in directories of
 # its own, and prints a line of counts and below it what failed. "race" is the
 # program built with the race detector; for integration, podrun is.
@@ -35,12 +35,14 @@ fuzz-*)
 	set -- -test.v -test.run='^$' -test.fuzz="^$target\$" -test.fuzztime="${FUZZTIME:-30s}" -test.parallel=1 -test.fuzzcachedir="$own/cache"
 	;;
 esac
-[ "$kind" != soak ] || set -- "$@" -test.run='^TestSoak$' -test.timeout=2h
+[ "$kind" != soak ] || set -- "$@" -test.run='^(TestSoak|TestChaos)$' -test.timeout=2h
+# One after the other: they are measured.
+[ "$kind" != load ] || set -- "$@" -test.run='^(TestManyPods|TestLoad.*)$' -test.parallel=1 -test.timeout=1h
 
 # A race is told by exit status 66, or in the node's log, which the tests read.
 # What has raced sleeps for a second at its end, unless told not to.
 set -- PODRUN_BIN="$podrun" PODRUN_REGISTRY="$stage/bin/registry" PODRUN_TEST_IMAGES="$stage/bin/image" \
-	PODRUN_SOAK="${PODRUN_SOAK:-}" GORACE=atexit_sleep_ms=0 "$program" "$@"
+	PODRUN_SOAK="${PODRUN_SOAK:-}" PODRUN_SOAK_SEED="${PODRUN_SOAK_SEED:-}" PODRUN_LOAD="${PODRUN_LOAD:-}" GORACE=atexit_sleep_ms=0 "$program" "$@"
 from=$(date +%s)
 ok=ok
 cd "$stage/src/$directory"
@@ -80,6 +82,7 @@ show_failure() {
 }
 {
 	printf '%-4s %-44s %4d passed %3d failed %4d s\n' "$ok" "$name" "$passed" "$failed" "$(($(date +%s) - from))"
+	[ "$kind" != load ] || grep -a '_test.go:.*\(: .*, cpu \| at most$\)' "$log" || true
 	[ $ok = ok ] || show_failure | sed 's/^/    /'
 } >"$log.said"
 flock "$stage/said" cat "$log.said"

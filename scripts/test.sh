@@ -1,5 +1,5 @@
 #!/bin/sh
-# test.sh unit|integration|race|test|soak
+# test.sh unit|integration|race|test|soak|load
 # Builds the tests as whoever calls, then runs what was built twice: as an
 # ordinary user, and as root. It ends with a line of counts.
 #
@@ -27,7 +27,7 @@ programs() {
 	for who in user root; do
 		case $wanted in
 		integration | test) echo $who plain integration ;;
-		soak) echo $who soak integration ;;
+		soak | load) echo $who $wanted integration ;;
 		esac
 	done
 	case $wanted in
@@ -73,7 +73,7 @@ packages() {
 static='-linkmode external -extldflags=-static'
 build="-trimpath -buildvcs=false -tags"
 say "building the tests"
-list=$(packages 'plain|fuzz|soak')
+list=$(packages 'plain|fuzz|soak|load')
 [ -z "$list" ] || "$GO" test -c $build "$TAGS" -ldflags "$static" -o build/test/ $list
 # What compares podrun with Kubernetes is a module of its own.
 ! grep -q pod/upstream build/test/programs || CGO_ENABLED=0 "$GO" -C pod/upstream test -c -o "$top/build/test/" -buildvcs=false .

@@ -173,7 +173,13 @@ func (c *cli) printDeleted(v pod.Value, o *deleteOptions) {
 }
 
 // waitGone returns when the object v, and not another of its name, is no more.
+// Most are gone by now: a watch from v's revision, which is as old as the whole
+// deletion, would have the node read all that happened since.
 func waitGone(ctx context.Context, client *node.Client, v pod.Value) error {
+	now, err := client.Get(ctx, kindOfValue(v).Kind, v.GetNamespace(), v.GetName())
+	if apierrors.IsNotFound(err) || err == nil && now.GetUID() != v.GetUID() {
+		return nil
+	}
 	f := follower{
 		client: client, kind: kindOfValue(v), namespace: v.GetNamespace(), known: knowing(v),
 		options: metav1.ListOptions{FieldSelector: "metadata.name=" + v.GetName(), ResourceVersion: v.GetResourceVersion()},
