@@ -55,7 +55,7 @@ type blobWriter struct {
 func (s *Store) newBlob(hashed bool) (*blobWriter, error) {
 	f, err := os.CreateTemp(s.tmp(), "blob-")
 	if err != nil {
-		return nil, err
+		return nil, explainDisk(err)
 	}
 	w := &blobWriter{s: s, file: f}
 	if hashed {

@@ -124,9 +124,11 @@ func explain(err error, at endpoint) error {
 	return fmt.Errorf("registry %s: %w", at.registry, redacted(err))
 }
 
-// explainDisk gives an error of unpacking its words and its mend.
+// explainDisk gives an error of unpacking its words and its mend, unless it has
+// them.
 func explainDisk(err error) error {
 	switch {
+	case hint.Of(err) != "":
 	case errors.Is(err, untar.ErrLimit):
 		return hint.Wrap(err, fmt.Sprintf("if the image is to be trusted, set %s or %s higher when the node starts", layerVariable, filesVariable))
 	case errors.Is(err, syscall.ENOSPC):

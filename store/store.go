@@ -21,6 +21,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -320,6 +321,9 @@ func (s *Store) Update(fn func(tx *Tx) error) (uint64, error) {
 		}
 		return meta.Put(keyRevision, encodeNumber(t.revision))
 	})
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return 0, hint.Wrap(fmt.Errorf("save the change: %w", err), "free space on its disk; what was saved before is kept")
+	}
 	if err != nil {
 		return 0, err
 	}
