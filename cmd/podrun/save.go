@@ -93,22 +93,18 @@ func saveFile(path string, write func(io.Writer) error) (err error) {
 		}
 		return errors.Join(write(f), f.Close())
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	f, err := newFile(path)
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, reason(err))
 	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(f.Name())
-		}
-	}()
-	if err := errors.Join(write(f), f.Chmod(0o600), f.Close()); err != nil { // docker's mode
+	if err := errors.Join(write(f), f.Chmod(0o600)); err != nil { // docker's mode
+		err = errors.Join(err, f.abort())
 		if of := (*os.PathError)(nil); errors.As(err, &of) && of.Path == f.Name() {
 			return fmt.Errorf("%s: %w", path, of.Err)
 		}
 		return err
 	}
-	if err := os.Rename(f.Name(), path); err != nil {
+	if err := f.commit(); err != nil {
 		return fmt.Errorf("%s: %w", path, reason(err))
 	}
 	return nil
