@@ -25,6 +25,13 @@ type prober struct {
 // to have ended, which is then all there is to say.
 const endWait = 20 * time.Millisecond
 
+// stoodStill is how much longer than its timeout an attempt takes only if it was
+// us who did not go on: the node was stopped, or the machine is too busy. That
+// says nothing about the container: the attempt is made once more.
+const stoodStill = 500 * time.Millisecond
+
+func (p *prober) timeout() time.Duration { return time.Duration(p.spec.TimeoutSeconds) * time.Second }
+
 // in is run as a function without arguments.
 func (p *prober) in(ctx context.Context) func() { return func() { p.run(ctx) } }
 
@@ -35,6 +42,7 @@ func (p *prober) run(ctx context.Context) {
 	delay := time.Duration(p.spec.InitialDelaySeconds) * time.Second
 	timer := time.NewTimer(max(time.Until(p.from.Add(delay)), spread(period, p.taken)))
 	defer timer.Stop()
+	forgiven := false // the attempt before did not count
 	for {
 		select {
 		case <-ctx.Done():
@@ -42,8 +50,13 @@ func (p *prober) run(ctx context.Context) {
 		case <-timer.C:
 		}
 		timer.Reset(period) // an attempt that takes longer is followed at once by the next
+		began := time.Now()
 		outcome := p.attempt(ctx)
 		ok := outcome.Result == probe.Success || outcome.Result == probe.Warning
+		if forgiven = !ok && !forgiven && time.Since(began) > p.timeout()+stoodStill; forgiven {
+			timer.Reset(0)
+			continue
+		}
 		if !ok {
 			pause(ctx, endWait)
 		}

@@ -69,6 +69,58 @@ func TestProber(t *testing.T) {
 	}
 }
 
+// TestProberStandsStill: an attempt that failed while the node stood still is
+// made again, and only then counts.
+func TestProberStandsStill(t *testing.T) {
+	spec := corev1.Probe{PeriodSeconds: 10, TimeoutSeconds: 1, SuccessThreshold: 1, FailureThreshold: 1}
+	for _, c := range []struct {
+		name  string
+		takes []time.Duration // attempts: what failed took that long, 0 is a success
+		want  string
+	}{
+		{"a timeout is a failure", []time.Duration{0, time.Second, 0}, "+-+"},
+		{"standing still is none", []time.Duration{0, 30 * time.Second, 0, 0}, "+++"},
+		{"one that fails again is", []time.Duration{0, 30 * time.Second, time.Second, 0}, "+-+"},
+		{"or never ends in time", []time.Duration{0, 30 * time.Second, 30 * time.Second, 0}, "+-+"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				got, reported := "", 0
+				p := &prober{
+					spec: &spec, from: time.Now(),
+					attempt: func(context.Context) probe.Outcome {
+						if len(c.takes) == 0 {
+							cancel()
+							return probe.Outcome{}
+						}
+						took := c.takes[0]
+						c.takes = c.takes[1:]
+						if time.Sleep(took); took > 0 {
+							return probe.Outcome{Result: probe.Failure, Output: "timed out"}
+						}
+						return probe.Outcome{Result: probe.Success}
+					},
+					report: func(o probe.Outcome) {
+						if o.Result == probe.Failure {
+							reported++
+						}
+					},
+					verdict: func(ok bool) bool {
+						got += map[bool]string{true: "+", false: "-"}[ok]
+						return true
+					},
+				}
+				p.run(ctx)
+				if got != c.want || reported != strings.Count(c.want, "-") {
+					t.Errorf("got %q and %d failures told, want %q", got, reported, c.want)
+				}
+			})
+		})
+	}
+}
+
 func TestSpread(t *testing.T) {
 	for _, c := range []struct {
 		period, most time.Duration
