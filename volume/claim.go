@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 
@@ -19,7 +20,7 @@ func (m *Manager) claim(namespace string, source *corev1.PersistentVolumeClaimVo
 		return "", err
 	}
 	path := m.claimDir(namespace, source.ClaimName)
-	if _, err := makeDir(path); err != nil {
+	if err := makeDir(path, nil); err != nil {
 		return "", err
 	}
 	own.readOnly = source.ReadOnly
@@ -29,7 +30,13 @@ func (m *Manager) claim(namespace string, source *corev1.PersistentVolumeClaimVo
 // RemoveClaim removes the files of a claim. No pod may use it any more. It may
 // be called again, and for a claim that no pod ever used.
 func (m *Manager) RemoveClaim(namespace, name string) error {
-	return os.RemoveAll(m.claimDir(namespace, name))
+	path := m.claimDir(namespace, name)
+	left, err := filepath.Glob(filepath.Join(filepath.Dir(path), unfinished(filepath.Base(path))))
+	errs := []error{err}
+	for _, p := range append(left, path) {
+		errs = append(errs, os.RemoveAll(p))
+	}
+	return errors.Join(errs...)
 }
 
 func (m *Manager) claimDir(namespace, name string) string {

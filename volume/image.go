@@ -11,7 +11,7 @@ import (
 // (https://kep.k8s.io/4639).
 func (m *Manager) image(uid, name string, from Sources) (string, error) {
 	path := filepath.Join(m.memory, uid, name)
-	if _, err := makeDir(path); err != nil {
+	if err := makeDir(path, nil); err != nil {
 		return "", err
 	}
 	mounted, err := isMountPoint(path)

@@ -100,8 +100,7 @@ func (o ownership) change(dir int, path string) error {
 	if err := unix.Fchownat(fd, "", -1, o.group, unix.AT_EMPTY_PATH); err != nil {
 		err = &os.PathError{Op: "chown", Path: path, Err: err}
 		if errors.Is(err, unix.EINVAL) {
-			return hint.Wrap(fmt.Errorf("fsGroup: group ID %d is not mapped in the user namespace: %w", o.group, err),
-				`give the user more IDs in /etc/subgid, and install newgidmap (package uidmap); see "podrun doctor"`)
+			return o.unmapped(err)
 		}
 		return err
 	}
@@ -118,6 +117,20 @@ func (o ownership) change(dir int, path string) error {
 		return &os.PathError{Op: "chmod", Path: path, Err: err}
 	}
 	return nil
+}
+
+// unmapped says why the kernel does not take the group.
+func (o ownership) unmapped(err error) error {
+	return hint.Wrap(fmt.Errorf("fsGroup: group ID %d is not mapped in the user namespace: %w", o.group, err),
+		`give the user more IDs in /etc/subgid, and install newgidmap (package uidmap); see "podrun doctor"`)
+}
+
+// tmpfs are the options of one whose root is as apply would leave it.
+func (o ownership) tmpfs() string {
+	if o.group < 0 {
+		return "mode=1777"
+	}
+	return fmt.Sprintf("mode=%o,gid=%d", 0o1777|o.mode(true), o.group)
 }
 
 // satisfied tells whether root is as apply would leave it.

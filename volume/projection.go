@@ -40,9 +40,9 @@ func (m *Manager) project(p *corev1.Pod, v *corev1.Volume, from Sources, keep bo
 	m.writing.Lock()
 	defer m.writing.Unlock()
 	if holdsSecret(v) {
-		_, err = mountTmpfs(path, "")
+		err = mountTmpfs(path, "mode=1777")
 	} else {
-		_, err = makeDir(path)
+		err = makeDir(path, nil)
 	}
 	if err != nil {
 		return "", err

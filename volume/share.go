@@ -39,13 +39,16 @@ func (m *Manager) share(uid, name, path string) (string, error) {
 			return "", err
 		}
 		mounted, err := isMountPoint(shared)
-		if err != nil || mounted {
-			return shared, err
+		if err != nil {
+			return "", err
 		}
-		if err := unix.Mount(path, shared, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
-			return "", &os.PathError{Op: "bind", Path: shared, Err: err}
+		if !mounted {
+			if err := unix.Mount(path, shared, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+				return "", &os.PathError{Op: "bind", Path: shared, Err: err}
+			}
 		}
 	}
+	// Each time: a node that was killed may have come no further than the bind.
 	if err := unix.Mount("", shared, "", unix.MS_SHARED, ""); err != nil {
 		return "", &os.PathError{Op: "make shared", Path: shared, Err: err}
 	}
