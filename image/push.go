@@ -114,8 +114,9 @@ func (s *Store) Push(ctx context.Context, ref Reference, o PushOptions) (*Blob, 
 	defer s.mu.Unlock()
 	// The name stands for what the registry has now.
 	if n, ok := s.byName[ref.String()]; ok && n.ID == img.ID && n.Top != img.Manifest {
+		undo := s.remember()
 		s.byName[ref.String()] = named{ID: img.ID, Top: img.Manifest}
-		if err := s.save(); err != nil {
+		if err := s.saveOr(undo); err != nil {
 			return nil, err
 		}
 	}

@@ -94,6 +94,7 @@ func (s *Store) find(nameOrID string) (*Image, []string, error) {
 // words. s.mu is held; a sweep must follow.
 func (s *Store) drop(id Digest, names []string, last bool) ([]string, error) {
 	var done []string
+	undo := s.remember()
 	for _, n := range names {
 		s.unname(n)
 		done = append(done, "Untagged: "+familiar(n))
@@ -103,7 +104,7 @@ func (s *Store) drop(id Digest, names []string, last bool) ([]string, error) {
 		done = append(done, "Deleted: "+string(id))
 	}
 	// First the file that names the layers, then the layers.
-	if err := s.save(); err != nil {
+	if err := s.saveOr(undo); err != nil {
 		return nil, err
 	}
 	return done, fault.Point("image.dropped")

@@ -295,9 +295,7 @@ func (s *Store) Tag(nameOrID string, ref Reference) error {
 	if len(names) > 0 {
 		top = s.byName[names[0]].Top
 	}
-	if err := fault.Point("image.tag"); err != nil {
-		return err
-	}
+	undo := s.remember()
 	s.name(img.ID, ref.String(), top)
-	return errors.Join(s.save(), fault.Point("image.tagged"))
+	return errors.Join(s.saveOr(undo), fault.Point("image.tagged"))
 }

@@ -203,6 +203,24 @@ func (s *Store) load() error {
 	return nil
 }
 
+// saveOr writes images.json, and calls undo when that fails: what is shown is
+// what is stored. s.mu is held since before undo was got from remember.
+func (s *Store) saveOr(undo func()) error {
+	err := s.save()
+	if err != nil {
+		undo()
+	}
+	return err
+}
+
+// remember returns a function that takes back what was changed since. s.mu is
+// held.
+func (s *Store) remember() (undo func()) {
+	// An image is never changed in place.
+	images, byName, used := maps.Clone(s.images), maps.Clone(s.byName), maps.Clone(s.used)
+	return func() { s.images, s.byName, s.used = images, byName, used }
+}
+
 // save writes images.json. s.mu is held.
 func (s *Store) save() error {
 	maps.DeleteFunc(s.used, func(id Digest, _ time.Time) bool { return s.images[id] == nil })
@@ -358,17 +376,21 @@ func (s *Store) addNamed(img *Image, refs []Reference, top Digest) (*Image, erro
 		s.unswept = true // what came with it may be nobody's now
 		img = &copied
 	}
+	undo := s.remember()
 	img.Digest = top
 	s.images[img.ID] = img
 	s.use(img.ID)
 	for _, ref := range refs {
 		s.name(img.ID, ref.String(), top)
 	}
+	if err := s.saveOr(undo); err != nil {
+		return nil, err
+	}
 	select {
 	case s.grown <- struct{}{}:
 	default:
 	}
-	return s.images[img.ID], s.save()
+	return s.images[img.ID], nil
 }
 
 // name gives an image a name, which another may have had. s.mu is held.
