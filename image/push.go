@@ -263,6 +263,9 @@ func (l *contentLayer) Compressed() (io.ReadCloser, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := fault.Point("push.blob"); err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
 	l.of.sent[l.blob.Digest].Store(true)
 	return &sending{ReadCloser: r, of: l}, nil
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 
 	"get.podrun.dev/podrun/internal/atomicfile"
+	"get.podrun.dev/podrun/internal/fault"
 	"get.podrun.dev/podrun/internal/hint"
 	"get.podrun.dev/podrun/internal/linux"
 )
@@ -226,6 +227,9 @@ func (s *Store) save() error {
 	maps.DeleteFunc(s.used, func(id Digest, _ time.Time) bool { return s.images[id] == nil })
 	data, err := json.Marshal(index{s.images, s.byName, s.used})
 	if err != nil {
+		return err
+	}
+	if err := fault.Point("image.save"); err != nil {
 		return err
 	}
 	s.usedSince = false

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -216,63 +215,4 @@ func TestNodeLeavesWhenIdle(t *testing.T) {
 		}
 		return ""
 	})
-}
-
-// faultPoints are the steps at which podrun can be made to fail. The list is
-// compared with the sources.
-var faultPoints = []string{
-	"container.cleared", "container.created", "container.ended", "container.mounted", "container.saved", "container.start",
-	"delete.object",
-	"network.add", "network.added", "network.del",
-	"pull.add", "pull.unpacked",
-	"restart.count", "restart.counted", "restart.decide", "restart.decided",
-	"sandbox.cloned", "sandbox.ended", "sandbox.ready", "sandbox.saved",
-	"store.commit",
-	"teardown.network", "teardown.sandbox", "teardown.volumes",
-}
-
-// deletionFaultPoints are those of the deletion of a Namespace or a claim.
-var deletionFaultPoints = []string{"claim.removed", "claim.unused", "namespace.emptied", "namespace.pod", "namespace.podless"}
-
-// TestFaults fails each step of a pod's life once, by an error and by kill -9 of
-// the node. The pod must come up all the same, restart, and leave nothing.
-func TestFaults(t *testing.T) {
-	t.Parallel()
-	for _, point := range faultPoints {
-		for _, action := range []string{"error", "kill"} {
-			if testing.Short() && action == "error" {
-				continue
-			}
-			t.Run(point+" "+action, func(t *testing.T) {
-				t.Parallel()
-				fired := filepath.Join(t.TempDir(), "fired")
-				e := newEnv(t, fmt.Sprintf("PODRUN_FAULT=%s:%s:1:%s", point, action, fired))
-				e.stdin = waiting("group", "terminationGracePeriodSeconds: 0")
-				// Where the node is killed under the apply, its answer may be lost.
-				if r := e.run("apply", "-f", "-"); r.code != 0 {
-					e.apply(waiting("group", "terminationGracePeriodSeconds: 0"))
-				}
-				before := e.ready("group")
-				r := e.run("stop", "-t", "0", "group/one")
-				after := e.when("group", "made again", func(p *corev1.Pod) bool {
-					return isReady(p) && ids(p)["one"] != ids(before)["one"]
-				})
-				if got, want := restarts(after), restarts(before)+1; got != want {
-					t.Errorf("got %d restarts, want %d (%v)", got, want, r)
-				}
-				if r := e.run("delete", "pod", "group", "--now"); r.code != 0 && e.exists("group") {
-					e.ok("delete", "pod", "group", "--now")
-				}
-				e.eventually("end of the pod", func() string {
-					if e.exists("group") {
-						return "there"
-					}
-					return ""
-				})
-				if _, err := os.Stat(fired); err != nil {
-					t.Errorf("the fault did not fire")
-				}
-			})
-		}
-	}
 }

@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"os/user"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -15,9 +14,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 )
-
-// hostPortFaultPoints are those of taking host ports and giving them back.
-var hostPortFaultPoints = []string{"hostport.bound", "hostport.kept", "teardown.hostports"}
 
 // freePort is a port that nobody listens on, TCP or UDP, and that no outgoing
 // connection gets by chance.
@@ -316,44 +312,5 @@ func TestHostPortRefusals(t *testing.T) {
 	} {
 		e.stdin = "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec:\n  containers:\n  - {name: c, image: app, ports: [" + tt.ports + "]}\n"
 		mustContain(t, e.fails(1, "apply", "-f", "-"), tt.want)
-	}
-}
-
-// TestHostPortFaults fails each step of taking a port and giving it back, by an
-// error and by kill -9 of the node.
-func TestHostPortFaults(t *testing.T) {
-	t.Parallel()
-	for _, point := range hostPortFaultPoints {
-		for _, action := range []string{"error", "kill"} {
-			t.Run(point+" "+action, func(t *testing.T) {
-				t.Parallel()
-				fired := filepath.Join(t.TempDir(), "fired")
-				e := newEnv(t, fmt.Sprintf("PODRUN_FAULT=%s:%s:1:%s", point, action, fired))
-				port := freePort(t)
-				e.stdin = peerPod("web", port, "")
-				if r := e.run("apply", "-f", "-"); r.code != 0 {
-					e.apply(peerPod("web", port, ""))
-				}
-				e.ready("web")
-				e.asked("tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
-				if r := e.run("delete", "pod", "web", "--now"); r.code != 0 && e.exists("web") {
-					e.ok("delete", "pod", "web", "--now")
-				}
-				e.eventually("end of the pod", func() string {
-					if e.exists("web") {
-						return "there"
-					}
-					return ""
-				})
-				if l, err := net.Listen("tcp", ":"+strconv.Itoa(port)); err != nil {
-					t.Errorf("the port was not given back: %v", err)
-				} else {
-					_ = l.Close()
-				}
-				if _, err := os.Stat(fired); err != nil {
-					t.Errorf("the fault did not fire")
-				}
-			})
-		}
 	}
 }

@@ -2,7 +2,6 @@ package integration
 
 import (
 	"encoding/base64"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -105,33 +104,6 @@ func TestObjectRefusals(t *testing.T) {
 	same(t, e.fails(1, "delete", "ns", "default"), "Error from server (Forbidden): namespaces \"default\" is forbidden: this namespace may not be deleted\n")
 	same(t, e.fails(1, "delete", "events", "--all"), "error: events cannot be changed or deleted: they go by themselves\n")
 	same(t, e.fails(1, "get", "cm", "--field-selector", "status.phase=x"), "Error from server (BadRequest): field label not supported: status.phase\n")
-}
-
-// TestDeletionsSurviveTheNode kills the node in the middle of the deletion of
-// a namespace with a pod and a claim, and fails each step once.
-func TestDeletionsSurviveTheNode(t *testing.T) {
-	t.Parallel()
-	for _, point := range deletionFaultPoints {
-		for _, action := range []string{"error", "kill"} {
-			t.Run(point+" "+action, func(t *testing.T) {
-				t.Parallel()
-				fired := filepath.Join(t.TempDir(), "fired")
-				e := newEnv(t, fmt.Sprintf("PODRUN_FAULT=%s:%s:1:%s", point, action, fired))
-				e.apply(besidePods)
-				e.run("delete", "ns", "team", "--wait=false")
-				e.eventually("the namespace goes", func() string {
-					return strings.TrimPrefix(e.ok("get", "ns", "-o", "name"), "namespace/default\n")
-				})
-				same(t, e.ok("get", "pods,pvc,cm,secrets", "-A", "-o", "name"), "")
-				if _, err := os.Stat(fired); err != nil {
-					t.Errorf("%s was not reached", point)
-				}
-				// The name is free again.
-				e.apply(besidePods)
-				e.ok("delete", "ns", "team")
-			})
-		}
-	}
 }
 
 // TestNamespaceIsTerminating: while its pods end, a namespace is shown as

@@ -170,43 +170,6 @@ spec:
 	}
 }
 
-// usersFaultPoints are those of pods with users of their own.
-var usersFaultPoints = []string{"container.mapped", "sandbox.ids"}
-
-// TestHostUsersFaults fails each of their steps once, by an error and by kill -9
-// of the node: the pod comes up all the same and leaves nothing.
-func TestHostUsersFaults(t *testing.T) {
-	t.Parallel()
-	if os.Geteuid() != 0 {
-		return // nothing is mapped: the pods share their user's
-	}
-	for _, point := range usersFaultPoints {
-		for _, action := range []string{"error", "kill"} {
-			t.Run(point+" "+action, func(t *testing.T) {
-				t.Parallel()
-				fired := filepath.Join(t.TempDir(), "fired")
-				e := newEnv(t, fmt.Sprintf("PODRUN_FAULT=%s:%s:1:%s", point, action, fired))
-				e.openUp()
-				manifest := podYAML("p", "hostUsers: false\nterminationGracePeriodSeconds: 0", "c=exec sleep 3600")
-				e.start(manifest, "p")
-				first := e.users("p", "c")
-				e.ok("stop", "-t", "0", "p/c")
-				e.when("p", "restarted", func(p *corev1.Pod) bool { return restarts(p) > 0 && isReady(p) })
-				if got := e.users("p", "c"); got != first {
-					t.Errorf("users from %d on, were from %d on", got, first)
-				}
-				e.ok("delete", "pod", "p", "--now")
-				if _, err := os.Stat(fired); err != nil {
-					t.Error("the fault did not fire")
-				}
-				if left, _ := filepath.Glob(e.state + "-rootfs/*"); len(left) > 0 {
-					t.Errorf("left behind: %v", left)
-				}
-			})
-		}
-	}
-}
-
 // TestHostUsersUnmappable: a volume whose owners the kernel cannot map is
 // refused, and what it is is said.
 func TestHostUsersUnmappable(t *testing.T) {

@@ -169,6 +169,7 @@ func (c *Container) Delete(ctx context.Context) error {
 	step("cgroup", c.s.r.cgroups.remove(c.s.containerCgroup(c.id, Resources{})))
 	step("root filesystem", c.unmountRootfs())
 	step("layers", linux.UnmountBelow(c.layersDir()))
+	step("fault", fault.Point("container.unmounted"))
 	for _, name := range []string{"stdin", "stdout", "stderr", "console"} {
 		c.s.r.drop(c.key(name))
 	}

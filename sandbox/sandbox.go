@@ -137,7 +137,7 @@ func (r *Runtime) CreateSandbox(ctx context.Context, c Config) (_ *Sandbox, err 
 		return nil, err
 	}
 	if !c.HostIPC {
-		if err := s.mountShm(); err != nil {
+		if err := errors.Join(s.mountShm(), fault.Point("sandbox.shm")); err != nil {
 			return nil, err
 		}
 	}
@@ -309,7 +309,7 @@ func (s *Sandbox) Delete(ctx context.Context) error {
 	if err := s.endPause(ctx); err != nil {
 		errs = append(errs, fmt.Errorf("pause: %w", err))
 	}
-	if err := s.removeCgroup(); err != nil {
+	if err := errors.Join(fault.Point("sandbox.killed"), s.removeCgroup()); err != nil {
 		errs = append(errs, err)
 	}
 	if err := s.removeRootfsDir(); err != nil {

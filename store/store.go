@@ -28,6 +28,7 @@ import (
 	bbolterrors "go.etcd.io/bbolt/errors"
 
 	"get.podrun.dev/podrun/internal/atomicfile"
+	"get.podrun.dev/podrun/internal/fault"
 	"get.podrun.dev/podrun/internal/hint"
 )
 
@@ -319,7 +320,10 @@ func (s *Store) Update(fn func(tx *Tx) error) (uint64, error) {
 		if err := t.record(s.history); err != nil {
 			return err
 		}
-		return meta.Put(keyRevision, encodeNumber(t.revision))
+		if err := meta.Put(keyRevision, encodeNumber(t.revision)); err != nil {
+			return err
+		}
+		return fault.Point("store.commit")
 	})
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 		return 0, hint.Wrap(fmt.Errorf("save the change: %w", err), "free space on its disk; what was saved before is kept")
@@ -327,6 +331,7 @@ func (s *Store) Update(fn func(tx *Tx) error) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
+	_ = fault.Point("store.committed") // there is no way back from here
 	if len(t.events) > 0 {
 		s.publish(t.events, t.revision)
 	}

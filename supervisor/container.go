@@ -221,6 +221,7 @@ func (w *worker) startOne(ctx context.Context, c *container) error {
 		return &startError{container: c.name, reason: reasonRun, err: err}
 	}
 	c.running.Store(true)
+	w.fault("container.started")
 	w.note("Started", c.field, "Container started")
 	w.awaitEnd(w.ctx, c)
 	w.bringUp(ctx, c)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 
+	"get.podrun.dev/podrun/internal/fault"
 	"get.podrun.dev/podrun/sandbox"
 )
 
@@ -43,7 +44,7 @@ func (w *worker) recover(ctx context.Context) error {
 		name, current := names[id]
 		if current {
 			if adopted, err := w.adopt(name, id); adopted || err != nil {
-				if err != nil {
+				if err := errors.Join(err, fault.Point("recover.adopted")); err != nil {
 					return err
 				}
 				continue

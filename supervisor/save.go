@@ -54,9 +54,6 @@ func (w *worker) trySave(change func(*corev1.Pod, *run)) error {
 	events := w.events
 	notes := w.takeNotes()
 	_, err := w.s.store.Update(func(tx *store.Tx) error {
-		if err := fault.Point("store.commit"); err != nil {
-			return err
-		}
 		o, err := tx.Get(podKey(w.namespace, w.name))
 		if err != nil {
 			return err

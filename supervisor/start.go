@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"get.podrun.dev/podrun/cni"
+	"get.podrun.dev/podrun/internal/fault"
 	"get.podrun.dev/podrun/pod"
 	"get.podrun.dev/podrun/sandbox"
 )
@@ -235,7 +236,7 @@ func (w *worker) openSandbox(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("create sandbox: %w", err)
 	}
-	return w.s.anchor(w.box.Pid())
+	return errors.Join(fault.Point("sandbox.anchor"), w.s.anchor(w.box.Pid()))
 }
 
 // sandboxConfig says what namespaces the pod has and what is set in them.

@@ -20,6 +20,7 @@ import (
 
 	"get.podrun.dev/podrun/cni"
 	"get.podrun.dev/podrun/image"
+	"get.podrun.dev/podrun/internal/fault"
 	"get.podrun.dev/podrun/sandbox"
 	"get.podrun.dev/podrun/store"
 	"get.podrun.dev/podrun/volume"
@@ -240,7 +241,7 @@ func (w *worker) key() types.NamespacedName {
 // forget removes the pod of w from the store, with its run, events and logs.
 func (s *Supervisor) forget(w *worker) error {
 	s.waiting.endAll(w)
-	if err := os.RemoveAll(w.logDir()); err != nil {
+	if err := errors.Join(os.RemoveAll(w.logDir()), fault.Point("delete.logs")); err != nil {
 		return err
 	}
 	_, err := s.store.Update(func(tx *store.Tx) error {

@@ -8,6 +8,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
+
+	"get.podrun.dev/podrun/internal/fault"
 )
 
 // emptyDir makes a directory that lives as long as the pod; medium Memory
@@ -61,6 +63,9 @@ func makeDir(path string, finish func(path string) error) (err error) {
 		if err := finish(fresh); err != nil {
 			return err
 		}
+	}
+	if err := fault.Point("volume.made"); err != nil {
+		return err
 	}
 	err = unix.Renameat2(unix.AT_FDCWD, fresh, unix.AT_FDCWD, path, unix.RENAME_NOREPLACE)
 	if errors.Is(err, unix.EEXIST) { // another pod with the same claim was first

@@ -8,6 +8,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
+
+	"get.podrun.dev/podrun/internal/fault"
 )
 
 // propagates tells whether a container wants to see what is mounted below the
@@ -46,6 +48,9 @@ func (m *Manager) share(uid, name, path string) (string, error) {
 			if err := unix.Mount(path, shared, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
 				return "", &os.PathError{Op: "bind", Path: shared, Err: err}
 			}
+		}
+		if err := fault.Point("volume.bound"); err != nil {
+			return "", err
 		}
 	}
 	// Each time: a node that was killed may have come no further than the bind.

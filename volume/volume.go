@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 
+	"get.podrun.dev/podrun/internal/fault"
 	"get.podrun.dev/podrun/internal/linux"
 )
 
@@ -147,6 +148,9 @@ func (m *Manager) Remove(uid string) error {
 		return err
 	}
 	if err := unmountAll(memory); err != nil {
+		return err
+	}
+	if err := fault.Point("volume.unmounted"); err != nil {
 		return err
 	}
 	return errors.Join(os.RemoveAll(memory), os.RemoveAll(filepath.Join(m.disk, uid)))

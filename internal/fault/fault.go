@@ -6,12 +6,13 @@
 //	PODRUN_FAULT=restart.counted:kill      the process kills itself with SIGKILL
 //	PODRUN_FAULT=network.add:error         Point returns an error
 //	PODRUN_FAULT=restart.counted:kill:2    the same, the second time it is reached
-//	PODRUN_FAULT=restart.counted:kill:1:/tmp/fired
-//	                                       once for all processes: the file is made when it fires, and
-//	                                       nothing fires while it exists
+//	PODRUN_FAULT=@/tmp/plan                the file says so, from when it is there: one of the above. The
+//	                                       process that fires removes it first, so that of all processes one
+//	                                       does, once, and whoever wrote the file sees that it did
 //
 // Without the variable a point costs one nil comparison. It does not know what
-// the steps do; a point's name is a constant at the call.
+// the steps do; a point's name is a constant at the call, of which package
+// integration keeps the list.
 package fault
 
 import (
@@ -19,55 +20,93 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"syscall"
 )
 
+// plan is what is to happen where. The countdown is of this process.
 type plan struct {
 	point, action string
-	once          string // file that marks the fault as done; "" for none
-	countdown     atomic.Int64
+	countdown     int
 }
 
-var active = parse(os.Getenv("PODRUN_FAULT"))
+// plans is where plans come from: the variable, or a file that it names.
+type plans struct {
+	file string // "" for the variable
 
-func parse(s string) *plan {
-	if s == "" {
+	mu   sync.Mutex
+	text string // of the plan
+	plan plan
+}
+
+var active = open(os.Getenv("PODRUN_FAULT"))
+
+func open(variable string) *plans {
+	if variable == "" {
 		return nil
 	}
+	if file, ok := strings.CutPrefix(variable, "@"); ok {
+		return &plans{file: file}
+	}
+	return &plans{plan: parse(variable)}
+}
+
+func parse(s string) plan {
 	f := strings.Split(s, ":")
-	p := &plan{point: f[0], action: "error"}
+	p := plan{point: f[0], action: "error", countdown: 1}
 	if len(f) > 1 {
 		p.action = f[1]
 	}
-	p.countdown.Store(1)
 	if len(f) > 2 {
-		if n, err := strconv.ParseInt(f[2], 10, 64); err == nil {
-			p.countdown.Store(n)
+		if n, err := strconv.Atoi(f[2]); err == nil {
+			p.countdown = n
 		}
 	}
-	if len(f) > 3 {
-		p.once = f[3]
-	}
 	return p
+}
+
+// reach tells what is to happen at a point that was reached just now, "" for
+// nothing.
+func (p *plans) reach(point string) (action string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.file != "" {
+		b, err := os.ReadFile(p.file)
+		if err != nil {
+			p.text = ""
+			return ""
+		}
+		// Each plan of a test is another text, or follows one that has fired.
+		if text := strings.TrimSpace(string(b)); text != p.text {
+			p.text, p.plan = text, parse(text)
+		}
+	}
+	if p.plan.point != point {
+		return ""
+	}
+	if p.plan.countdown--; p.plan.countdown != 0 {
+		return ""
+	}
+	if p.file != "" {
+		p.text = ""
+		if os.Remove(p.file) != nil {
+			return "" // another process was first
+		}
+	}
+	return p.plan.action
 }
 
 // Point marks a step that a test may fail. It returns nil unless PODRUN_FAULT
 // names it; then it returns an error or does not return at all. Safe for
 // concurrent use.
 func Point(name string) error {
-	if active == nil || active.point != name || active.countdown.Add(-1) != 0 {
+	if active == nil {
 		return nil
 	}
-	if active.once != "" {
-		// O_EXCL decides between processes that arrive together.
-		f, err := os.OpenFile(active.once, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-		if err != nil {
-			return nil
-		}
-		_ = f.Close()
-	}
-	if active.action == "kill" {
+	switch active.reach(name) {
+	case "":
+		return nil
+	case "kill":
 		_ = syscall.Kill(syscall.Getpid(), syscall.SIGKILL)
 		select {}
 	}

@@ -16,47 +16,6 @@ import (
 	"get.podrun.dev/podrun/integration/registry"
 )
 
-// pullFaultPoints are the steps of a layer from its first entry to the disk.
-// pull.unpacked and pull.add are among faultPoints, too.
-var pullFaultPoints = []string{"pull.added", "pull.entry", "pull.flushed", "pull.placed"}
-
-// TestKillNodeInPull fails each step of a pull once, by an error and by kill -9
-// of the node. The next pull works, and the image runs.
-func TestKillNodeInPull(t *testing.T) {
-	t.Parallel()
-	for _, point := range append(pullFaultPoints, "pull.add", "pull.unpacked") {
-		for _, action := range []string{"error", "kill"} {
-			t.Run(point+" "+action, func(t *testing.T) {
-				t.Parallel()
-				fired := filepath.Join(t.TempDir(), "fired")
-				at := 1
-				if point == "pull.entry" {
-					at = 100 // of some 300
-				}
-				e := newEnv(t, fmt.Sprintf("PODRUN_FAULT=%s:%s:%d:%s", point, action, at, fired))
-				e.run("pull", "busybox")
-				e.eventually("the fault", func() string { // a flush comes after the answer
-					if _, err := os.Stat(fired); err != nil {
-						return "none"
-					}
-					return ""
-				})
-				// The dying node may still take a call.
-				e.eventually("a pull", func() string {
-					if r := e.run("pull", "-q", "busybox"); r.code != 0 {
-						return r.String()
-					}
-					return ""
-				})
-				same(t, e.ok("run", "p", "--image=busybox", "--restart=Never", "--rm", "-i", "--", "sh", "-c", "echo $(ls /bin | wc -l) | sed 's/[0-9][0-9][0-9]/many/'"), "many\npod \"p\" deleted\n")
-				if left, _ := os.ReadDir(filepath.Join(e.data, "images", "tmp")); len(left) > 0 {
-					t.Errorf("left in tmp: %v", left)
-				}
-			})
-		}
-	}
-}
-
 // refused is what a pull that fails says on stderr.
 func (e *env) refused(image string) string {
 	e.t.Helper()
