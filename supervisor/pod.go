@@ -79,7 +79,8 @@ func (w *worker) life(ctx context.Context) {
 	defer w.unfollow()
 	defer w.closePorts()
 	w.ctx = ctx
-	for err := w.recover(ctx); err != nil; err = w.recover(ctx) {
+	// A pod that is deleted meanwhile is removed from what is on disk alone.
+	for err := w.recover(ctx); err != nil && !w.deletionRequested(); err = w.recover(ctx) {
 		w.retryLater(ctx, "cannot remove what an earlier node left", err)
 		if ctx.Err() != nil {
 			return

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 
 	"get.podrun.dev/podrun/internal/fault"
 	"get.podrun.dev/podrun/sandbox"
@@ -76,11 +77,21 @@ func (w *worker) adopt(name, id string) (bool, error) {
 	c := w.newContainer(name)
 	c.box, c.started = box, box.StartTime()
 	c.running.Store(true)
-	if err := w.copyOutput(w.ctx, c); err != nil {
+	err = w.copyOutput(w.ctx, c)
+	// It went with the reaper that kept it. For a program that is as if whoever
+	// sits before it had hung up; as process 1 it is sent no SIGHUP by the kernel.
+	hungUp := c.spec.TTY && errors.Is(err, os.ErrNotExist)
+	if err != nil && !hungUp {
 		return false, err
 	}
 	w.setLive(c)
 	w.awaitEnd(w.ctx, c)
+	if hungUp {
+		w.warn("TerminalLost", c.field, "Its terminal went with the process that kept it: the container is ended")
+		if err := box.Kill(); err != nil {
+			return false, err
+		}
+	}
 	// Running is saved when the hook was run.
 	if c.hooked = w.wasRunning(name, id); c.hooked {
 		w.probe(c, lookStatus(w.pod, name))
