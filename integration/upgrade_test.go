@@ -150,7 +150,6 @@ func TestReplaceBinary(t *testing.T) {
 					t.Errorf("%s: the group was made again, and pid %d is the same", name, pid)
 				}
 			}
-			pids = e.initPIDs(after)
 			e.ok("exec", "group", "-c", "two", "--", "true")
 			e.end("group", "two", 1)
 			e.restarted("group", 2)
