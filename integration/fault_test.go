@@ -57,11 +57,11 @@ func TestFaults(t *testing.T) {
 			t.Errorf("the next nodes answered after %v; want a second", took)
 		}
 	})
-	for _, o := range operations() {
-		for _, action := range []string{"error", "kill"} {
-			if testing.Short() && action == "error" {
-				continue
-			}
+	for _, action := range []string{"error", "kill"} {
+		if testing.Short() && action == "error" {
+			continue
+		}
+		for _, o := range operations() { // each has a memory of its own
 			t.Run(o.name+" "+action, func(t *testing.T) {
 				t.Parallel()
 				times := o.run(t, action)
