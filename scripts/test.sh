@@ -3,7 +3,7 @@
 # Builds the tests as whoever calls, then runs what was built twice: as an
 # ordinary user, and as root. It ends with a line of counts.
 #
-# Two programs run at a time, in directories of their own: most wait more than
+# Three programs run at a time, in directories of their own: most wait more than
 # they compute. Fuzzing computes only, so it gets what they leave of the
 # processors.
 #
@@ -105,7 +105,7 @@ lane() {
 }
 grep ' fuzz ' build/test/programs | lane "${FUZZ_LANES:-1}" nice -n 10 &
 fuzzing=$!
-grep -v ' fuzz ' build/test/programs | lane 2 &
+grep -v ' fuzz ' build/test/programs | lane 3 &
 wait $!
 wait $fuzzing
 
