@@ -2,6 +2,7 @@ package integration
 
 import (
 	"strings"
+	"sync"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -13,6 +14,8 @@ func TestPullBesideSidecar(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, "PODRUN_PULL_TIMEOUT=10m")
 	gate := make(chan struct{})
+	open := sync.OnceFunc(func() { close(gate) })
+	t.Cleanup(open)
 	slow := newProxy(t, images.Address, func(a ask) harm {
 		if a.kind == "manifest" {
 			select {
@@ -47,10 +50,14 @@ func TestPullBesideSidecar(t *testing.T) {
 	if status(p, "main").ContainerID != "" {
 		t.Errorf("the main container was made, and its image cannot have been pulled: %+v", status(p, "main"))
 	}
+	e.end("group", "side", 3) // the first failure: it is made again at once
+	e.when("group", "with a sidecar that failed once", func(p *corev1.Pod) bool {
+		return status(p, "side").State.Running != nil && status(p, "side").RestartCount == 2
+	})
 	e.end("group", "side", 3)
 	e.when("group", "with a sidecar that waits", func(p *corev1.Pod) bool { return status(p, "side").State.Waiting != nil })
 
-	close(gate)
+	open()
 	e.ok("create", "configmap", "missing", "--from-literal=a=b")
 	e.when("group", "with all its containers", func(p *corev1.Pod) bool {
 		return status(p, "side").State.Running != nil && status(p, "main").State.Running != nil
