@@ -224,7 +224,7 @@ func (n *Network) bridgeAdd(c call) (*types100.Result, error) {
 	if err := inside.LinkSetUp(eth); err != nil {
 		return nil, fmt.Errorf("set %s up: %w", c.ifName, err)
 	}
-	if err := errors.Join(awaitUp(inside, c.ifName), awaitUp(outside, veth.Name)); err != nil {
+	if err := errors.Join(awaitUp(inside, c.ifName), awaitUp(outside, veth.Name), awaitUp(outside, bridgeName)); err != nil {
 		return nil, err
 	}
 	for _, ip := range given {

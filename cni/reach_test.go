@@ -29,7 +29,7 @@ func TestAddWaitsForLinks(t *testing.T) {
 					return err
 				}
 				for _, l := range links {
-					if a := l.Attrs(); l.Type() == "veth" && a.OperState != netlink.OperUp {
+					if a := l.Attrs(); (l.Type() == "veth" || l.Type() == "bridge") && a.OperState != netlink.OperUp {
 						return fmt.Errorf("%s is %s", a.Name, a.OperState)
 					}
 				}
