@@ -115,9 +115,11 @@ func (e *env) initPID(id string) int {
 	}
 	for p := range e.session() {
 		// Its root is mounted from a directory that the id is the name of,
-		// and it is the first in a pid namespace.
+		// and it is the first in a pid namespace. That a first process has
+		// such a mount somewhere else says nothing: it may be another
+		// container's, or a pause, that has not left the node's mounts yet.
 		mounts, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", p.pid))
-		if err != nil || !strings.Contains(string(mounts), id) {
+		if err != nil || !rootIs(string(mounts), id) {
 			continue
 		}
 		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.pid))
@@ -132,6 +134,16 @@ func (e *env) initPID(id string) int {
 	}
 	e.t.Fatalf("no process of container %s\n%s", id, e.ok("ps", "-a"))
 	return 0
+}
+
+// rootIs tells whether in mounts, a proc_pid_mountinfo(5), the root's line has id.
+func rootIs(mounts, id string) bool {
+	for line := range strings.Lines(mounts) {
+		if f := strings.Fields(line); len(f) > 4 && f[4] == "/" && strings.Contains(line, id) {
+			return true
+		}
+	}
+	return false
 }
 
 // kill9 kills a process with SIGKILL and waits until it is gone.
