@@ -49,18 +49,22 @@ func containerField(p *corev1.Pod, name string) string {
 }
 
 // putEvents writes notes as events about an object and returns all its events:
-// known, those that were there, with repeats counted and new ones added.
+// known, those that were there, with repeats counted and new ones added. It
+// leaves known as it is, for the commit may fail.
 func putEvents(tx *store.Tx, about corev1.ObjectReference, node string, known []*corev1.Event, notes []note) ([]*corev1.Event, error) {
 	known, err := dropExpired(tx, known, time.Now())
 	if err != nil {
 		return known, err
 	}
+	known = slices.Clone(known)
 	for _, n := range notes {
-		e := findEvent(known, n)
-		if e == nil {
-			e = newEvent(about, node, n, len(known))
-			known = append(known, e)
+		i := slices.IndexFunc(known, n.repeats)
+		if i < 0 {
+			i = len(known)
+			known = append(known, newEvent(about, node, n, i))
 		}
+		e := known[i].DeepCopy()
+		known[i] = e
 		e.Count++
 		e.LastTimestamp = metav1.NewTime(n.at)
 		if err := tx.Put(eventKey(e), encodeObject(e)); err != nil {
@@ -122,13 +126,9 @@ func (s *Supervisor) sweepEvents(tx *store.Tx, now time.Time) error {
 	return nil
 }
 
-func findEvent(events []*corev1.Event, n note) *corev1.Event {
-	for _, e := range events {
-		if e.Type == n.kind && e.Reason == n.reason && e.Message == n.message && e.InvolvedObject.FieldPath == n.field {
-			return e
-		}
-	}
-	return nil
+// repeats tells whether n is e once more.
+func (n note) repeats(e *corev1.Event) bool {
+	return e.Type == n.kind && e.Reason == n.reason && e.Message == n.message && e.InvolvedObject.FieldPath == n.field
 }
 
 // aboutPod is how events refer to p.

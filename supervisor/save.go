@@ -61,6 +61,9 @@ func (w *worker) trySave(change func(*corev1.Pod, *run)) error {
 		if p, err = DecodePod(o); err != nil {
 			return err
 		}
+		// From what was acknowledged, as the run: a commit that failed may be
+		// stored all the same, and change counts once.
+		p.Status = *w.pod.Status.DeepCopy()
 		r = w.run.clone()
 		if change != nil {
 			change(p, r)
