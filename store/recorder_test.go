@@ -31,6 +31,7 @@ type recorder struct {
 	listener int
 	pid      int
 	steps    []step
+	fail     func(step) bool // tells whether a step fails, as a bad disk has it
 }
 
 // The structures of seccomp_unotify(2).
@@ -56,8 +57,9 @@ type notificationAnswer struct {
 // recorded are the system calls that a store changes its files by.
 var recorded = []int{unix.SYS_PWRITE64, unix.SYS_FTRUNCATE, unix.SYS_FSYNC, unix.SYS_FDATASYNC, unix.SYS_LINKAT, unix.SYS_UNLINKAT}
 
-// record runs command to its end and returns its steps.
-func record(t *testing.T, command *exec.Cmd) []step {
+// record runs command to its end and returns its steps. Those that fail is true
+// of are not made.
+func record(t *testing.T, command *exec.Cmd, fail func(step) bool) []step {
 	t.Helper()
 	type started struct {
 		listener int
@@ -87,7 +89,7 @@ func record(t *testing.T, command *exec.Cmd) []step {
 	if s.err != nil {
 		t.Fatal(s.err)
 	}
-	r := &recorder{listener: s.listener}
+	r := &recorder{listener: s.listener, fail: fail}
 	defer func() { _ = unix.Close(s.listener) }()
 	if err := r.serve(int(stop.Fd())); err != nil {
 		_ = command.Process.Kill()
@@ -144,6 +146,10 @@ func (r *recorder) serve(stop int) error {
 			return err
 		}
 		answer := notificationAnswer{id: n.id, flags: unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE}
+		if last := r.steps[len(r.steps)-1]; r.fail(last) {
+			r.steps = r.steps[:len(r.steps)-1]
+			answer = notificationAnswer{id: n.id, errno: -int32(unix.EIO)}
+		}
 		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(r.listener), unix.SECCOMP_IOCTL_NOTIF_SEND, uintptr(unsafe.Pointer(&answer))); errno != 0 && errno != unix.ENOENT {
 			return os.NewSyscallError("answer a notification", errno)
 		}

@@ -302,7 +302,9 @@ type Tx struct {
 }
 
 // Update commits what fn does, all or nothing, and returns the revision of the
-// last change. An error of fn is returned as it is and nothing has changed.
+// last change. An error of fn is returned as it is and nothing has changed; so it
+// is after an error of the disk, unless two flushes in a row failed: then the
+// change may be there all the same.
 // One Update runs at a time; fn must not call the store but through its Tx.
 func (s *Store) Update(fn func(tx *Tx) error) (uint64, error) {
 	s.writing.Lock()
@@ -325,17 +327,33 @@ func (s *Store) Update(fn func(tx *Tx) error) (uint64, error) {
 		}
 		return fault.Point("store.commit")
 	})
+	if err == nil {
+		err = fault.Point("store.committed") // as if the last flush had failed
+	}
+	if err != nil && len(t.events) > 0 && s.shows(t.revision) {
+		// What failed is the flush of the page that makes the commit count: all
+		// that read see it. The next commit writes another such page.
+		err = s.db.Update(func(*bbolt.Tx) error { return nil })
+	}
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 		return 0, hint.Wrap(fmt.Errorf("save the change: %w", err), "free space on its disk; what was saved before is kept")
 	}
 	if err != nil {
 		return 0, err
 	}
-	_ = fault.Point("store.committed") // there is no way back from here
 	if len(t.events) > 0 {
 		s.publish(t.events, t.revision)
 	}
 	return t.revision, nil
+}
+
+// shows tells whether the commit of revision is what is read.
+func (s *Store) shows(revision uint64) (is bool) {
+	err := s.db.View(func(tx *bbolt.Tx) error {
+		is = number(tx.Bucket(bucketMeta).Get(keyRevision)) == revision
+		return nil
+	})
+	return err == nil && is
 }
 
 // Get returns one object as the commit so far has it.
