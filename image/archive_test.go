@@ -238,7 +238,8 @@ func TestLoadBroken(t *testing.T) {
 		want string
 	}{
 		{"text", []byte("root:x:0:0:root\n"), "neither an OCI image layout nor"},
-		{"nothing", nil, "neither an OCI image layout nor"},
+		{"nothing", nil, "the archive is empty"},
+		{"tar of nothing", tarOf(t), "the archive is empty"},
 		{"other tar", tarOf(t, entry{name: "f"}), "neither an OCI image layout nor"},
 		{"skopeo's dir", tarOf(t, entry{name: "manifest.json", data: `{"schemaVersion": 2}`}), "neither an OCI image layout nor"},
 		{"cut", good[:700], "unexpected EOF"},

@@ -73,6 +73,9 @@ func (s *Store) Load(ctx context.Context, r io.Reader, progress func(Progress)) 
 
 // inArchive finds the images of an archive, those of one content once.
 func (s *Store) inArchive(sp *spool) ([]*incoming, error) {
+	if len(sp.files) == 0 {
+		return nil, errors.New("the archive is empty")
+	}
 	if _, ok := sp.file("index.json"); ok {
 		return s.inLayout(sp)
 	}
