@@ -30,20 +30,23 @@ const (
 //
 // All of it happens on the loop's goroutine.
 type conversations struct {
-	loop   *eventloop.Loop
-	log    *slog.Logger
-	rule   rules
-	answer func([]byte) // sends a packet to a pod
+	loop  *eventloop.Loop
+	log   *slog.Logger
+	rule  rules
+	write func([]byte) error // sends a packet to a pod
 
 	known  map[conversationKey]*conversation
 	byPod  map[netip.Addr]*list.List // the longest silent first
 	expire *time.Timer               // nil while there are none
 	in     *inbox
+	out    outbox
+	// apart tells that the TUN device takes datagrams one by one only.
+	apart bool
 }
 
-func newConversations(loop *eventloop.Loop, log *slog.Logger, rule rules, answer func([]byte)) *conversations {
+func newConversations(loop *eventloop.Loop, log *slog.Logger, rule rules, write func([]byte) error) *conversations {
 	return &conversations{
-		loop: loop, log: log, rule: rule, answer: answer,
+		loop: loop, log: log, rule: rule, write: write,
 		known: map[conversationKey]*conversation{}, byPod: map[netip.Addr]*list.List{},
 	}
 }
@@ -68,7 +71,8 @@ type conversation struct {
 	hops     byte   // what the socket sends with
 }
 
-// packet passes on a UDP datagram or an echo request.
+// packet passes on a UDP datagram or an echo request. The caller calls flush
+// when there are no more for now.
 func (c *conversations) packet(p packet) {
 	var key conversationKey
 	payload := p.transport
@@ -87,12 +91,25 @@ func (c *conversations) packet(p packet) {
 	if err == nil {
 		err = n.send(p, payload)
 	}
+	c.tell(p.to, p.head(), err)
+}
+
+// tell tells a pod why a datagram, which begins with head, has not gone where it
+// was to go.
+func (c *conversations) tell(to netip.Addr, head []byte, err error) {
 	switch {
 	case err == nil, errors.Is(err, unix.EAGAIN), errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
 		// Sent, or lost as datagrams may be.
 	default:
-		c.log.Debug("datagram of a pod", "to", key.outside, "err", err)
-		c.answer(unreachable(p.to, err).about(p.head()))
+		c.log.Debug("datagram of a pod", "to", to, "err", err)
+		c.answer(unreachable(to, err).about(head))
+	}
+}
+
+// answer sends a packet to a pod. One that is lost is lost.
+func (c *conversations) answer(packet []byte) {
+	if err := c.write(packet); err != nil {
+		c.log.Debug("to a pod", "err", err)
 	}
 }
 
@@ -151,6 +168,9 @@ func (c *conversations) endSilent(now time.Time) {
 // end ends a conversation.
 func (n *conversation) end() {
 	c := n.c
+	if c.out.of == n {
+		c.flush()
+	}
 	c.loop.Remove(n.fd)
 	_ = unix.Close(n.fd)
 	of := c.byPod[n.key.pod.Addr()]
@@ -211,13 +231,10 @@ func connectDatagrams(fd int, to netip.AddrPort) error {
 }
 
 // send passes a pod's payload on, as far as the pod wants it to go.
-func (n *conversation) send(p packet, payload []byte) (err error) {
+func (n *conversation) send(p packet, payload []byte) error {
 	n.last = time.Now()
-	n.head = append(n.head[:0], p.head()...)
-	if n.ping != nil {
-		payload = n.ping.request(payload)
-	}
 	if n.hops != p.hops {
+		n.c.flush()
 		n.hops = p.hops
 		level, option := unix.SOL_IP, unix.IP_TTL
 		if p.to.Is6() {
@@ -227,14 +244,12 @@ func (n *conversation) send(p packet, payload []byte) (err error) {
 			return os.NewSyscallError("setsockopt", err)
 		}
 	}
-	for range 2 {
-		// The first may return what became of an earlier one.
-		_, err = unix.SendmsgN(n.fd, payload, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
-		if err == nil || err == unix.EAGAIN {
-			break
-		}
+	n.head = append(n.head[:0], p.head()...)
+	if n.ping != nil {
+		return sendDatagram(n.fd, n.ping.request(payload), nil)
 	}
-	return err
+	n.c.gather(n, payload)
+	return nil
 }
 
 // Ready brings answers to the pod, and what the network said of packets.
@@ -250,13 +265,22 @@ func (n *conversation) Ready(events uint32) {
 	if err != nil && err != unix.EAGAIN {
 		n.drainErrors() // what it is about is in there
 	}
-	for i := range got {
+	if got > 0 {
 		n.last = time.Now()
-		if b, k := in.datagram(i); n.ping != nil {
+	}
+	for i := 0; i < got; {
+		if n.ping != nil {
+			b, k := in.datagram(i)
 			n.pingAnswer(b, n.headers(), k)
-		} else {
-			n.udpAnswer(b, k)
+			i++
+			continue
 		}
+		count, bytes := 1, 0
+		if !n.c.apart {
+			count, bytes = in.join(i, got, n.headers())
+		}
+		n.udpAnswers(i, count, bytes)
+		i += count
 	}
 }
 
@@ -272,15 +296,39 @@ func (n *conversation) headers() int {
 	return head
 }
 
-// udpAnswer passes on an answer of k bytes, which is behind its headers in b.
-func (n *conversation) udpAnswer(b []byte, k int) {
+// udpAnswers passes on count answers from the inbox, the i-th and those behind
+// it. If they are more than one, all of them, bytes long, are behind the headers
+// in the buffer of the first, too: the TUN device takes them as one packet, which
+// the kernel takes apart where the pod receives (virtio_net_hdr, UDP_L4; Linux
+// 6.2).
+func (n *conversation) udpAnswers(i, count, bytes int) {
 	n.answered = true
+	if count > 1 {
+		b, size := n.c.in.datagram(i)
+		whole, t := n.datagram(b, bytes)
+		segments(whole, t, size)
+		err := n.c.write(whole)
+		if err == nil {
+			return
+		}
+		n.c.apart = errors.Is(err, unix.EINVAL)
+	}
+	for j := range count {
+		b, size := n.c.in.datagram(i + j)
+		whole, _ := n.datagram(b, size)
+		n.c.answer(whole)
+	}
+}
+
+// datagram is the packet that brings an answer of k bytes, which is behind its
+// headers in b.
+func (n *conversation) datagram(b []byte, k int) (whole, transport []byte) {
 	whole, t := build(b, n.key.outside.Addr(), n.key.pod.Addr(), unix.IPPROTO_UDP, udpHeader+k)
 	binary.BigEndian.PutUint16(t, n.key.outside.Port())
 	binary.BigEndian.PutUint16(t[2:], n.key.pod.Port())
 	binary.BigEndian.PutUint16(t[4:], uint16(udpHeader+k))
 	checksumLater(whole, t, 6)
-	n.c.answer(whole)
+	return whole, t
 }
 
 // drainErrors passes on what the network said of packets.

@@ -33,7 +33,7 @@ func TestConversationEnds(t *testing.T) {
 	done := make(chan struct{})
 	loop.Do(func() {
 		defer close(done)
-		c := newConversations(loop, slog.New(slog.DiscardHandler), rule, func([]byte) {})
+		c := newConversations(loop, slog.New(slog.DiscardHandler), rule, func([]byte) error { return nil })
 		defer c.close()
 		for _, tt := range []struct {
 			name     string

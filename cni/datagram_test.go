@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -16,7 +17,12 @@ import (
 // it came from and itself.
 func echoServer(t *testing.T) *net.UDPConn {
 	t.Helper()
-	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	return echoServerAt(t, net.IPv4(127, 0, 0, 1))
+}
+
+func echoServerAt(t *testing.T, loopback net.IP) *net.UDPConn {
+	t.Helper()
+	c, err := net.ListenUDP("udp", &net.UDPAddr{IP: loopback})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,6 +112,48 @@ func TestDatagrams(t *testing.T) {
 			t.Errorf("%d descriptors for %d conversations, want 1024 at most", more, many)
 		}
 	})
+}
+
+// TestManyDatagrams: what a pod sends at once arrives, each datagram by itself and
+// in order, and so do the answers.
+func TestManyDatagrams(t *testing.T) {
+	p := newUplinkPod(t, nil)
+	t.Run("IPv4", func(t *testing.T) { manyDatagrams(t, p.netns, p.HostIP, net.IPv4(127, 0, 0, 1)) })
+	t.Run("IPv6", func(t *testing.T) { manyDatagrams(t, p.netns, p.HostIP6, net.IPv6loopback) })
+}
+
+func manyDatagrams(t *testing.T, netns string, host netip.Addr, loopback net.IP) {
+	server := echoServerAt(t, loopback)
+	c, err := dial(t, netns, "udp", at(host, server.LocalAddr().(*net.UDPAddr).Port), time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	if _, _, err := exchange(c, []byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	buf := make([]byte, 65536)
+	for round := range 50 {
+		var want [][]byte
+		for i := range 32 {
+			size := 1400
+			if i%8 == 7 {
+				size = 1 + (i*round)%1400 // ends those that go together
+			}
+			d := []byte(strings.Repeat(string(rune('a'+i)), size))
+			want = append(want, d)
+			if _, err := c.Write(d); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i, w := range want {
+			k, err := c.Read(buf)
+			if err != nil || k < 2 || string(buf[2:k]) != string(w) {
+				t.Fatalf("round %d: answer %d has %d bytes, want %d behind 2, or others; %v", round, i, k, len(w), err)
+			}
+		}
+	}
 }
 
 // pinger is a raw ICMP socket in a pod.

@@ -59,3 +59,24 @@ func (in *inbox) receive(fd, behind int) (int, error) {
 func (in *inbox) datagram(i int) (buffer []byte, size int) {
 	return in.buffers[i][:], int(in.messages[i].size)
 }
+
+// join puts datagrams that came one after the other behind the i-th, as long as
+// they are of its size, but for the last, which may be smaller, and fit into a
+// packet behind so many bytes of headers. It returns how many these are, with
+// the i-th, and how long they are together.
+func (in *inbox) join(i, got, behind int) (count, bytes int) {
+	size := int(in.messages[i].size)
+	count, bytes = 1, size
+	for j := i + 1; j < got; j++ {
+		k := int(in.messages[j].size)
+		if k == 0 || k > size || behind+bytes+k > vnetHeader+maxPacket {
+			break
+		}
+		bytes += copy(in.buffers[i][behind+bytes:], in.buffers[j][behind:behind+k])
+		count++
+		if k < size {
+			break
+		}
+	}
+	return count, bytes
+}

@@ -136,6 +136,14 @@ func checksumLater(whole, transport []byte, offset int) {
 	binary.NativeEndian.PutUint16(whole[8:], uint16(offset))
 }
 
+// segments says of a packet with checksumLater that its UDP payload is datagrams
+// of size bytes each, the last of what is left.
+func segments(whole, transport []byte, size int) {
+	whole[1] = unix.VIRTIO_NET_HDR_GSO_UDP_L4
+	binary.NativeEndian.PutUint16(whole[2:], uint16(len(whole)-vnetHeader-len(transport)+udpHeader))
+	binary.NativeEndian.PutUint16(whole[4:], uint16(size))
+}
+
 // pseudoHeader is the sum of what a transport's checksum covers beside it.
 // ICMP has none.
 func pseudoHeader(whole, transport []byte) uint32 {

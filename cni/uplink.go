@@ -63,7 +63,7 @@ func (n *Network) openUplink() (_ *uplink, err error) {
 		return nil, err
 	}
 	rule := n.reach()
-	u.datagrams = newConversations(u.loop, n.log, rule, u.send)
+	u.datagrams = newConversations(u.loop, n.log, rule, u.write)
 	u.tcp = newConnector(u.loop, n.log, rule, u.send)
 	if !n.o.Settings.UserTCP {
 		if u.diversion, err = n.openDiversion(index); err != nil {
@@ -115,6 +115,7 @@ const atOnce = 64
 
 // Ready takes what pods send.
 func (u *uplink) Ready(uint32) {
+	defer u.datagrams.flush()
 	for range atOnce {
 		k, err := unix.Read(u.tun, u.buf)
 		switch {
