@@ -80,6 +80,18 @@ func logLevel() slog.Level {
 	return slog.LevelInfo
 }
 
+// leaveNoCore keeps the node's memory, where values of Secrets are, out of core
+// dumps. It returns the limit that there was, for containers.
+func leaveNoCore() (was unix.Rlimit, err error) {
+	if err := unix.Getrlimit(unix.RLIMIT_CORE, &was); err != nil {
+		return was, os.NewSyscallError("getrlimit", err)
+	}
+	// Too little for a file; and 1 alone has the kernel run no program of
+	// core_pattern either, see do_coredump in fs/coredump.c.
+	none := unix.Rlimit{Cur: min(1, was.Max), Max: was.Max}
+	return was, os.NewSyscallError("setrlimit", unix.Setrlimit(unix.RLIMIT_CORE, &none))
+}
+
 // run is the node's life. What it opens it closes in reverse order; pods are
 // not among it.
 func run(log *slog.Logger) (err error) {
@@ -103,6 +115,10 @@ func run(log *slog.Logger) (err error) {
 		return err
 	}
 
+	core, err := leaveNoCore()
+	if err != nil {
+		return err
+	}
 	st, err := store.Open(filepath.Join(paths.Data, "store.db"), store.Options{Logger: log, Version: Version})
 	if err != nil {
 		return err
@@ -141,7 +157,7 @@ func run(log *slog.Logger) (err error) {
 	g.Go(func() (err error) {
 		sandboxes, err = sandbox.New(sandbox.Options{
 			StateDir: filepath.Join(paths.State, "sandboxes"), OpenDir: paths.State + "-rootfs", Rootless: ns.Rootless, SingleID: ns.SingleID, Logger: log,
-			ExitStatus: reaper.ExitStatus, Keep: reaper.Keep, Kept: reaper.Kept, Drop: reaper.Drop,
+			CoreLimit: core, ExitStatus: reaper.ExitStatus, Keep: reaper.Keep, Kept: reaper.Kept, Drop: reaper.Drop,
 		})
 		return err
 	})

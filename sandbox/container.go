@@ -277,6 +277,7 @@ func (c *Container) libConfig() (*configs.Config, error) {
 		Capabilities: &configs.Capabilities{
 			Bounding: cfg.Capabilities, Effective: cfg.Capabilities, Permitted: cfg.Capabilities,
 		},
+		Rlimits: []configs.Rlimit{{Type: unix.RLIMIT_CORE, Soft: s.r.core.Cur, Hard: s.r.core.Max}},
 		// Behind the default filter nobody can use a keyring, and a user may have
 		// 200 keys only (maxkeys in keyrings(7)).
 		NoNewPrivileges: cfg.NoNewPrivileges, NoNewKeyring: cfg.Seccomp == "", AppArmorProfile: cfg.AppArmor,

@@ -25,6 +25,8 @@ type Options struct {
 	Rootless bool
 	// SingleID: only one user ID and one group ID are mapped.
 	SingleID bool
+	// CoreLimit is RLIMIT_CORE of containers (getrlimit(2)).
+	CoreLimit unix.Rlimit
 	// ExitStatus tells the wait status of a process that was reaped by
 	// somebody else; nil when nobody knows.
 	ExitStatus func(pid int, start uint64) (unix.WaitStatus, bool)
@@ -42,6 +44,7 @@ type Runtime struct {
 	dir      string
 	rootless bool
 	singleID bool
+	core     unix.Rlimit
 	status   func(pid int, start uint64) (unix.WaitStatus, bool)
 	keep     func(key string, f *os.File) error
 	kept     func(key string) (*os.File, bool)
@@ -73,7 +76,7 @@ func New(o Options) (*Runtime, error) {
 		return nil, err
 	}
 	r := &Runtime{
-		dir: dir, rootless: o.Rootless, singleID: o.SingleID,
+		dir: dir, rootless: o.Rootless, singleID: o.SingleID, core: o.CoreLimit,
 		status: o.ExitStatus, keep: o.Keep, kept: o.Kept, drop: o.Drop, log: o.Logger,
 	}
 	if r.own.dir = o.OpenDir; r.own.dir == "" {
