@@ -150,25 +150,20 @@ func (l *Loop) run() {
 	}
 }
 
-// call does what Do was given, and ends the loop's own descriptors if it was
-// closed.
+// call does what Do was given until now, and ends the loop's own descriptors if
+// it was closed. What is given meanwhile has its turn after the descriptors.
 func (l *Loop) call() (closed bool) {
-	for {
-		l.mu.Lock()
-		calls := l.calls
-		l.calls = nil
-		if len(calls) == 0 {
-			defer l.mu.Unlock()
-			var counter [8]byte
-			_, _ = unix.Read(l.wake, counter[:])
-			if l.closed {
-				_, _ = unix.Close(l.wake), unix.Close(l.epoll)
-			}
-			return l.closed
-		}
-		l.mu.Unlock()
-		for _, f := range calls {
-			f()
-		}
+	l.mu.Lock()
+	var counter [8]byte
+	_, _ = unix.Read(l.wake, counter[:])
+	calls, closed := l.calls, l.closed
+	l.calls = nil
+	l.mu.Unlock()
+	for _, f := range calls {
+		f()
 	}
+	if closed { // and so nothing more was given
+		_, _ = unix.Close(l.wake), unix.Close(l.epoll)
+	}
+	return closed
 }

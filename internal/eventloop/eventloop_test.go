@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -156,6 +157,34 @@ func TestDo(t *testing.T) {
 	}
 	l.Remove(r)
 	l.Close()
+}
+
+// TestCallsLeaveRoom: calls of which each asks for the next keep no descriptor
+// waiting.
+func TestCallsLeaveRoom(t *testing.T) {
+	l := open(t)
+	fd, w := pipe(t)
+	r := reader{fd, make(chan string, 1)}
+	if err := l.Add(fd, unix.EPOLLIN, r); err != nil {
+		t.Fatal(err)
+	}
+	var enough atomic.Bool
+	var again func()
+	again = func() {
+		if !enough.Load() {
+			l.Do(again)
+		}
+	}
+	l.Do(again)
+	if _, err := unix.Write(w, []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-r.got:
+	case <-time.After(10 * time.Second):
+		t.Error("the descriptor still waits")
+	}
+	enough.Store(true)
 }
 
 // TestCloseLeavesNothing: a loop gives its descriptors back.
