@@ -26,14 +26,20 @@ type Splicer struct {
 	closed  bool
 }
 
+// thread is a loop with what is joined on it. Its methods are for the loop's
+// goroutine.
 type thread struct {
-	loop  *eventloop.Loop
-	pipes Pipes
-	pairs map[*Pair]bool
+	loop   *eventloop.Loop
+	pipes  Pipes
+	pairs  map[*Pair]bool
+	closed bool
 }
 
-// join is for the thread itself.
+// join is Splice on this thread. After close it fails.
 func (t *thread) join(a, b int, ended func()) (p *Pair, err error) {
+	if t.closed {
+		return nil, errors.Join(os.ErrClosed, unix.Close(a), unix.Close(b))
+	}
 	p, err = Splice(t.loop, &t.pipes, a, b, func() { delete(t.pairs, p); ended() })
 	if err == nil {
 		t.pairs[p] = true
@@ -42,6 +48,7 @@ func (t *thread) join(a, b int, ended func()) (p *Pair, err error) {
 }
 
 func (t *thread) close() {
+	t.closed = true
 	for p := range t.pairs {
 		p.Close()
 	}
