@@ -156,9 +156,7 @@ func (w *worker) attendRunning(ctx context.Context, deadline <-chan time.Time) {
 	select {
 	case <-ctx.Done():
 	case c := <-w.exits:
-		if ctx.Err() == nil { // else the next node's to judge
-			w.ended(ctx, c)
-		}
+		w.ended(ctx, c)
 	case call := <-w.calls:
 		call()
 	case <-due:
@@ -178,6 +176,9 @@ func (w *worker) attendRunning(ctx context.Context, deadline <-chan time.Time) {
 
 // ended judges the end of one container of the pod.
 func (w *worker) ended(ctx context.Context, c *container) {
+	if w.ctx.Err() != nil {
+		return // the next node's to judge
+	}
 	if c.id != w.run.id(c.name) {
 		return // of an earlier incarnation
 	}

@@ -110,3 +110,19 @@ func TestUsageLeavesWorkersAlone(t *testing.T) {
 		t.Errorf("got %v, %v", list, err)
 	}
 }
+
+// TestHaltedNodeJudgesNothing: an end that is seen when the node has been told to
+// end is the next one's to judge.
+func TestHaltedNodeJudgesNothing(t *testing.T) {
+	w := idleWorker(t, &Supervisor{store: openStore(t)})
+	ctx, halt := context.WithCancel(t.Context())
+	w.ctx = ctx
+	name := w.pod.Spec.Containers[0].Name
+	c := &container{name: name, id: w.run.id(name), over: make(chan struct{}), end: end{code: 1, at: time.Now()}}
+	close(c.over)
+	halt()
+	w.ended(t.Context(), c)
+	if w.run.State != Starting {
+		t.Errorf("the pod is %s", w.run.State)
+	}
+}
