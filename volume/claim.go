@@ -2,6 +2,7 @@ package volume
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -30,11 +31,11 @@ func (m *Manager) claim(namespace string, source *corev1.PersistentVolumeClaimVo
 // RemoveClaim removes the files of a claim. No pod may use it any more. It may
 // be called again, and for a claim that no pod ever used.
 func (m *Manager) RemoveClaim(namespace, name string) error {
-	path := m.claimDir(namespace, name)
-	left, err := filepath.Glob(filepath.Join(filepath.Dir(path), unfinished(filepath.Base(path))))
+	dir, last := filepath.Split(m.claimDir(namespace, name))
+	names, err := fs.Glob(os.DirFS(dir), unfinished(last)) // by a crash
 	errs := []error{err}
-	for _, p := range append(left, path) {
-		errs = append(errs, os.RemoveAll(p))
+	for _, name := range append(names, last) {
+		errs = append(errs, os.RemoveAll(filepath.Join(dir, name)))
 	}
 	return errors.Join(errs...)
 }

@@ -271,6 +271,28 @@ func TestMissing(t *testing.T) {
 	}
 }
 
+// TestRemoveClaim: what a crash left of a claim in the making goes with it,
+// whatever the data directory is called.
+func TestRemoveClaim(t *testing.T) {
+	data := filepath.Join(t.TempDir(), "my [data")
+	m := volume.New(data, t.TempDir())
+	path := volume.ClaimDir(data, "ns", "c")
+	for _, dir := range []string{path, filepath.Join(filepath.Dir(path), ".ns_c_123"), volume.ClaimDir(data, "ns", "other")} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := m.RemoveClaim("ns", "c"); err != nil {
+		t.Error(err)
+	}
+	if left, err := os.ReadDir(filepath.Dir(path)); err != nil || len(left) != 1 || left[0].Name() != "ns_other" {
+		t.Errorf("left: %v, %v", left, err)
+	}
+	if err := m.RemoveClaim("nowhere", "c"); err != nil {
+		t.Errorf("of a namespace without claims: %v", err)
+	}
+}
+
 // TestClaim shows that the files of a claim outlive their pods.
 func TestClaim(t *testing.T) {
 	m := volume.New(t.TempDir(), t.TempDir())
