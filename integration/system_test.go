@@ -286,6 +286,7 @@ func TestSystemReset(t *testing.T) {
 		t.Run(map[bool]string{false: "whole", true: "broken"}[broken], func(t *testing.T) {
 			t.Parallel()
 			e := newEnv(t)
+			e.data += "[mine" // no pattern, as people have it
 			host := filepath.Join(e.home, "host")
 			if err := os.Mkdir(host, 0o755); err != nil {
 				t.Fatal(err)
@@ -315,8 +316,10 @@ spec:
     - {name: claim, mountPath: /claim}
     - {name: memory, mountPath: /memory, mountPropagation: HostToContainer}
 `, "p")
-			if err := os.WriteFile(filepath.Join(e.data, "own"), []byte("mine"), 0o600); err != nil {
-				t.Fatal(err)
+			for _, name := range []string{"own", "store.db.new-1"} { // the second by a crash
+				if err := os.WriteFile(filepath.Join(e.data, name), []byte("mine"), 0o600); err != nil {
+					t.Fatal(err)
+				}
 			}
 			// Without an answer nothing is done.
 			e.stdin = "n\n"

@@ -84,10 +84,10 @@ func wipe(ctx context.Context, paths Paths, ns Namespace, reaper *Reaper, log *s
 			return err
 		}
 	}
-	half, err := filepath.Glob(filepath.Join(paths.Data, "store.db.new-*")) // by a crash
+	half, err := fs.Glob(os.DirFS(paths.Data), "store.db.new-*") // by a crash
 	errs := []error{err}
-	for _, path := range half {
-		errs = append(errs, os.Remove(path))
+	for _, name := range half {
+		errs = append(errs, os.Remove(filepath.Join(paths.Data, name)))
 	}
 	for dir, names := range map[string][]string{paths.State: append(stateNames, "netns"), paths.Data: dataNames} {
 		for _, name := range names {
