@@ -41,7 +41,11 @@ func (f *unnamedFile) abort() error {
 // commit closes the file and gives it its name.
 func (f *unnamedFile) commit() error {
 	if f.named {
-		if err := errors.Join(f.Close(), os.Rename(f.Name(), f.path)); err != nil {
+		err := f.Close()
+		if err == nil {
+			err = os.Rename(f.Name(), f.path)
+		}
+		if err != nil {
 			return errors.Join(err, os.Remove(f.Name()))
 		}
 		return nil

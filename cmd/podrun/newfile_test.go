@@ -62,3 +62,26 @@ func TestSaveFile(t *testing.T) {
 		t.Errorf("got %v, %v, want mode 0600", info, err)
 	}
 }
+
+// A file that could not be written to its end takes nobody's place.
+func TestBrokenFileIsNotCommitted(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "f")
+	if err := os.WriteFile(path, []byte("whole"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	half, err := os.CreateTemp(dir, ".f.*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = half.Close() // so that commit cannot
+	if err := (&unnamedFile{half, path, true}).commit(); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("got %v", err)
+	}
+	if b, err := os.ReadFile(path); err != nil || string(b) != "whole" {
+		t.Errorf("the file holds %q, %v", b, err)
+	}
+	if entries, _ := os.ReadDir(dir); len(entries) != 1 {
+		t.Errorf("left behind: %v", entries)
+	}
+}
