@@ -60,7 +60,7 @@ func (e *env) remember() {
 	for p, what := range e.session() {
 		e.subjects[p] = what
 	}
-	directories, _ := filepath.Glob(filepath.Join(e.state, "sandboxes", "*", "containers", "*"))
+	directories, _ := fs.Glob(os.DirFS(e.state), "sandboxes/*/containers/*")
 	for _, d := range directories {
 		e.ids[filepath.Base(d)] = true
 	}

@@ -278,6 +278,18 @@ func TestEnable(t *testing.T) {
 	told()
 }
 
+// move gives the directories of e, which has run nothing yet, another name.
+func (e *env) move(dir string) {
+	e.t.Helper()
+	if err := os.Rename(e.dir, dir); err != nil {
+		e.t.Fatal(err)
+	}
+	for _, path := range []*string{&e.home, &e.state, &e.data} {
+		*path = filepath.Join(dir, filepath.Base(*path))
+	}
+	e.dir = dir
+}
+
 // TestSystemReset removes everything, pods that run included, and only what is
 // podrun's; also when the node cannot start for its store.
 func TestSystemReset(t *testing.T) {
@@ -286,7 +298,7 @@ func TestSystemReset(t *testing.T) {
 		t.Run(map[bool]string{false: "whole", true: "broken"}[broken], func(t *testing.T) {
 			t.Parallel()
 			e := newEnv(t)
-			e.data += "[mine" // no pattern, as people have it
+			e.move(e.dir + "[mine") // which is no pattern
 			host := filepath.Join(e.home, "host")
 			if err := os.Mkdir(host, 0o755); err != nil {
 				t.Fatal(err)
@@ -303,7 +315,7 @@ kind: Pod
 metadata: {name: p}
 spec:
   volumes:
-  - {name: host, hostPath: {path: `+host+`}}
+  - {name: host, hostPath: {path: "`+host+`"}}
   - {name: claim, persistentVolumeClaim: {claimName: claim}}
   - {name: memory, emptyDir: {medium: Memory}}
   containers:
