@@ -24,9 +24,9 @@ import (
 // The client writes HTTP/1.1 itself instead of through http.Transport: one
 // write, one read, no goroutine, and descriptors can travel with a request.
 
-// maxReads is how often a request that only reads is made when each time the
-// node dies over it.
-const maxReads = 3
+// maxTries is how often a request is made when each time the node dies over it,
+// and to make it again does no harm.
+const maxTries = 3
 
 // InterruptedError says that the connection ended before the answer did: the
 // node died, or was stopped. The reaper starts it again; what was asked may or
@@ -108,10 +108,13 @@ func (c *Client) send(ctx context.Context, method, path string, q url.Values, in
 			return nil, context.Cause(ctx)
 		}
 		// A node that died or was replaced while the connection was idle has
-		// not seen the request, and to read does no harm twice: the next node
-		// is asked, on a new connection.
-		died := errors.Is(err, io.EOF) || errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET)
-		if !died || !reused && (method != http.MethodGet || attempt == maxReads) {
+		// not seen the request; nor has one that ended the connection with a
+		// part of it unread, as a node that is killed does with all that come
+		// before its socket is closed (unix_release_sock in net/unix). And to
+		// read does no harm twice. The next node is asked, on a new connection.
+		unread := errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET)
+		harmless := method == http.MethodGet || unread
+		if !unread && !errors.Is(err, io.EOF) || !reused && (!harmless || attempt == maxTries) {
 			return nil, &InterruptedError{err}
 		}
 	}
