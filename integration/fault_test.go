@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io/fs"
@@ -43,18 +44,21 @@ type operation struct {
 // TestFaults is the matrix. After each fault the pod that ran before runs on with
 // the same processes, what was hit comes to its end with the restarts it should
 // have, is deleted and leaves nothing, and the same works again; after a kill,
-// the next node answers within a second.
+// the next node answers within a second, of which it computes half at most.
 func TestFaults(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
-	var took []time.Duration
+	var took []answer
 	t.Cleanup(func() { // when all of them have ended
-		slices.Sort(took)
-		t.Logf("the next nodes answered after %v", took)
-		// Most of them wait for a processor, for all this goes on at once; what
-		// podrun itself waited for, all would have waited for.
-		if n := len(took); n > 0 && (took[n/10] > time.Second || took[n-1] > patience) {
-			t.Errorf("the next nodes answered after %v; want a second", took)
+		slices.SortFunc(took, func(a, b answer) int { return cmp.Compare(a.after, b.after) })
+		t.Logf("the next nodes answered after and with %v", took)
+		// Some of them wait for a processor, for all this goes on at once; what
+		// podrun itself waited for, most would have waited for. What they compute
+		// is the same at any load.
+		for i, a := range took {
+			if a.used > time.Second/2 || i < len(took)/2 && a.after > time.Second || a.after > patience {
+				t.Errorf("node %d of %d answered %v after its start, %v of that on a processor; want a second", i+1, len(took), a.after, a.used)
+			}
 		}
 	})
 	for _, action := range []string{"error", "kill"} {
@@ -78,7 +82,7 @@ func TestFaults(t *testing.T) {
 }
 
 // run returns how long after its start each next node answered.
-func (o *operation) run(t *testing.T, action string) (took []time.Duration) {
+func (o *operation) run(t *testing.T, action string) (took []answer) {
 	plan := filepath.Join(t.TempDir(), "plan")
 	e := newEnv(t, append(o.vars, "PODRUN_FAULT=@"+plan)...)
 	if o.setUp != nil {
@@ -138,9 +142,15 @@ func (e *env) arm(file, plan string) {
 	e.t.Cleanup(func() { _ = os.Remove(file) })
 }
 
-// answers waits until "get pods" answers and returns how long after the start of
-// the node that did.
-func (e *env) answers() time.Duration {
+// answer is what it took a new node to answer.
+type answer struct {
+	after time.Duration // its start
+	used  time.Duration // of processors
+}
+
+// answers waits until "get pods" answers and returns what it took the node that
+// did.
+func (e *env) answers() answer {
 	e.t.Helper()
 	var at time.Duration
 	e.eventually("get answers", func() string {
@@ -155,11 +165,12 @@ func (e *env) answers() time.Duration {
 	if !ok {
 		e.t.Fatal("the node that answered has gone")
 	}
+	const tick = 10 * time.Millisecond // proc(5): USER_HZ is 100
 	ticks, err := strconv.ParseInt(s.start, 10, 64)
 	if err != nil {
 		e.t.Fatal(err)
 	}
-	return at - time.Duration(ticks)*10*time.Millisecond // proc(5): USER_HZ is 100
+	return answer{after: at - time.Duration(ticks)*tick, used: time.Duration(s.ticks) * tick}
 }
 
 func sinceBoot(t *testing.T) time.Duration {

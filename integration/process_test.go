@@ -24,6 +24,7 @@ type stat struct {
 	name  string
 	state string
 	ppid  int
+	ticks int // of processors that it has used
 }
 
 // processes lists all there are.
@@ -51,7 +52,9 @@ func readStat(pid int) (stat, bool) {
 	open, end := bytes.IndexByte(b, '('), bytes.LastIndexByte(b, ')')
 	f := strings.Fields(string(b[end+1:]))
 	ppid, _ := strconv.Atoi(f[1])
-	return stat{process: process{pid, f[19]}, name: string(b[open+1 : end]), state: f[0], ppid: ppid}, true
+	user, _ := strconv.Atoi(f[11])
+	system, _ := strconv.Atoi(f[12])
+	return stat{process: process{pid, f[19]}, name: string(b[open+1 : end]), state: f[0], ppid: ppid, ticks: user + system}, true
 }
 
 // alive tells whether a process still runs. One that fell to us and has ended
