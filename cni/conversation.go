@@ -38,6 +38,7 @@ type conversations struct {
 	known  map[conversationKey]*conversation
 	byPod  map[netip.Addr]*list.List // the longest silent first
 	expire *time.Timer               // nil while there are none
+	look   time.Time                 // when it is due
 	in     *inbox
 	out    outbox
 	// apart tells that the TUN device takes datagrams one by one only.
@@ -133,7 +134,7 @@ func (c *conversations) find(key conversationKey) (*conversation, error) {
 		c.byPod[pod] = of
 	}
 	c.known[key], n.place = n, of.PushBack(n)
-	if c.expire == nil {
+	if c.expire == nil || c.look.Sub(n.last) > unansweredTimeout {
 		c.expireAfter(unansweredTimeout)
 	}
 	return n, nil
@@ -141,12 +142,13 @@ func (c *conversations) find(key conversationKey) (*conversation, error) {
 
 // expireAfter ends what has been silent for too long, after a time.
 func (c *conversations) expireAfter(d time.Duration) {
+	c.stop()
+	c.look = time.Now().Add(d)
 	c.expire = time.AfterFunc(d, func() { c.loop.Do(func() { c.endSilent(time.Now()) }) })
 }
 
 // endSilent ends the conversations that have been silent for too long at now.
 func (c *conversations) endSilent(now time.Time) {
-	c.expire = nil
 	next := time.Duration(0)
 	for _, n := range c.known {
 		idle := unansweredTimeout
@@ -162,6 +164,8 @@ func (c *conversations) endSilent(now time.Time) {
 	}
 	if next > 0 {
 		c.expireAfter(next)
+	} else {
+		c.stop()
 	}
 }
 
@@ -187,8 +191,13 @@ func (c *conversations) close() {
 	for _, n := range c.known {
 		n.end()
 	}
+	c.stop()
+}
+
+func (c *conversations) stop() {
 	if c.expire != nil {
 		c.expire.Stop()
+		c.expire = nil
 	}
 }
 

@@ -61,6 +61,20 @@ func TestConversationEnds(t *testing.T) {
 				t.Errorf("%s: %d pods of %d conversations", tt.name, len(c.byPod), len(c.known))
 			}
 		}
+		// One beside those that may be silent for longer is looked at in time.
+		for _, answered := range []bool{true, false} {
+			n, err := c.find(key)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if after := c.look.Sub(n.last); after > unansweredTimeout+time.Second {
+				t.Errorf("a new conversation is looked at after %v, want %v", after, unansweredTimeout)
+			}
+			n.answered = answered
+			c.endSilent(n.last)
+			key.pod = netip.AddrPortFrom(key.pod.Addr(), key.pod.Port()+1)
+		}
 	})
 	<-done
 }
