@@ -159,7 +159,7 @@ func listenTransparent(loopback netip.Addr) (fd int, port uint16, err error) {
 // serve gives what the sockets accept to a connector.
 func (d *diversion) serve(c *connector) error {
 	for _, fd := range d.listeners {
-		if err := c.loop.Add(fd, unix.EPOLLIN|unix.EPOLLET, &acceptor{c, fd}); err != nil {
+		if err := c.loop.Add(fd, unix.EPOLLIN|unix.EPOLLET, &acceptor{c: c, fd: fd}); err != nil {
 			return err
 		}
 	}
@@ -168,13 +168,14 @@ func (d *diversion) serve(c *connector) error {
 
 // acceptor is one listening socket.
 type acceptor struct {
-	c  *connector
-	fd int
+	c      *connector
+	fd     int
+	paused bool // until acceptPause is over
 }
 
 // Ready takes all connections that there are.
 func (a *acceptor) Ready(uint32) {
-	for {
+	for !a.paused {
 		fd, pod, err := unix.Accept4(a.fd, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
 		switch {
 		case err == unix.EAGAIN:
@@ -183,7 +184,8 @@ func (a *acceptor) Ready(uint32) {
 			continue
 		case err != nil:
 			a.c.log.Warn("accept from a pod", "err", err)
-			time.AfterFunc(acceptPause, func() { a.c.loop.Do(func() { a.Ready(0) }) })
+			a.paused = true
+			time.AfterFunc(acceptPause, func() { a.c.loop.Do(a.goOn) })
 			return
 		}
 		outside, err := unix.Getsockname(fd)
@@ -193,6 +195,11 @@ func (a *acceptor) Ready(uint32) {
 		}
 		a.c.accepted(ends{addrPortOf(pod), addrPortOf(outside)}, fd)
 	}
+}
+
+func (a *acceptor) goOn() {
+	a.paused = false
+	a.Ready(0)
 }
 
 // close is for when no loop has them any more.
