@@ -124,6 +124,15 @@ func TestWishesOfTheBuiltinNetwork(t *testing.T) {
 	}
 }
 
+// TestProblemText: what has no mend ends with what it is.
+func TestProblemText(t *testing.T) {
+	for p, want := range map[cni.Problem]string{{Summary: "no way", Mend: "make one"}: "no way; make one", {Summary: "no way"}: "no way"} {
+		if got := p.String(); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
 // TestProblemsAsTheyCome: a file that is no network is told of from when it is
 // there until it is mended.
 func TestProblemsAsTheyCome(t *testing.T) {

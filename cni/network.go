@@ -82,6 +82,14 @@ type Result struct {
 // Problem is something that the network has to do without.
 type Problem struct{ Summary, Mend string }
 
+// String is the problem and, if there is one, its mend.
+func (p Problem) String() string {
+	if p.Mend == "" {
+		return p.Summary
+	}
+	return p.Summary + "; " + p.Mend
+}
+
 // Network is the network of all pods of one node. Its methods are safe for
 // concurrent use.
 type Network struct {

@@ -102,7 +102,7 @@ func (a *api) info(w http.ResponseWriter, _ *http.Request) error {
 	}
 	info.Cgroup.Limits, info.Cgroup.Problem = a.limits()
 	for _, p := range a.network.Problems() {
-		info.Network.Problems = append(info.Network.Problems, p.Summary+"; "+p.Mend)
+		info.Network.Problems = append(info.Network.Problems, p.String())
 	}
 	networks, err := a.network.Networks()
 	if err != nil {
