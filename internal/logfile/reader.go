@@ -29,8 +29,9 @@ type ReadOptions struct {
 var errEnough = errors.New("limit reached")
 
 // Read writes the log at path to out, older parts first, as it is now: what is
-// added meanwhile is another read's. With Follow it goes on with what is added, sleeping in between, until Done is closed and all is
-// written, or ctx ends. Neither is an error.
+// added meanwhile is another read's. With Follow it goes on with what is added,
+// sleeping in between, until Done is closed and all is written, or ctx ends.
+// Neither is an error.
 func Read(ctx context.Context, path string, o ReadOptions, out io.Writer) error {
 	files, err := parts(path)
 	if err != nil {
