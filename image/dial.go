@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -9,6 +10,8 @@ import (
 	"net/url"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 type dialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
@@ -42,6 +45,30 @@ func newDialBy(registry string, trusted map[string]bool) dialFunc {
 			return own.DialContext(ctx, network, address)
 		}
 		return elsewhere.DialContext(ctx, network, address)
+	}
+}
+
+// impatient is dial with connections that the kernel ends when the other end has
+// taken nothing of what was sent for so long: what is written is on its way for us
+// when the kernel has it, and that may be megabytes.
+func impatient(dial dialFunc, after time.Duration) dialFunc {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		raw, err := c.(*net.TCPConn).SyscallConn()
+		if err == nil {
+			control := raw.Control(func(fd uintptr) {
+				// tcp(7). A receiver that answers, but takes nothing, counts since Linux 5.11.
+				err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(after.Milliseconds()))
+			})
+			err = errors.Join(control, err)
+		}
+		if err != nil {
+			return nil, errors.Join(err, c.Close())
+		}
+		return c, nil
 	}
 }
 

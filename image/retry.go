@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unicode"
@@ -30,7 +31,7 @@ const (
 	maxRetryAfter = time.Minute // a registry that asks for a longer wait has said no
 	dialTimeout   = 15 * time.Second
 	stallTimeout  = 30 * time.Second // without a byte a connection is given up
-	commitTimeout = 5 * time.Minute  // a registry may take so long to put away what was sent to it
+	commitTimeout = 5 * time.Minute  // a registry may at most take so long to put away what was sent to it
 	maxErrorBody  = 64 << 10         // bytes of an answer that tells of an error
 )
 
@@ -178,30 +179,33 @@ func isAlert(err error) bool {
 // once sends a request and watches it.
 func (t *retrier) once(in *http.Request, try int) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(in.Context())
-	w := &watch{after: t.stall}
 	request := in.Clone(ctx)
-	if in.Body != nil && in.Body != http.NoBody {
-		w.after = max(t.stall, commitTimeout)
+	w := newWatch(t.stall, cancel)
+	switch {
+	case in.Body != nil && in.Body != http.NoBody:
 		body := in.Body
 		if try > 1 {
 			var err error
 			if body, err = in.GetBody(); err != nil {
+				w.timer.Stop()
 				cancel(nil)
 				return nil, err
 			}
 		}
-		request.Body = &watched{ReadCloser: body, watch: w}
+		request.Body = &sent{ReadCloser: body, watch: w, commit: t.commit(in)}
+	case in.Method == http.MethodPut: // of what has been sent before
+		w.become(t.commit(in))
 	}
-	w.timer = time.AfterFunc(w.after, func() { cancel(&stalledError{w.after}) })
 	out, err := t.inner.RoundTrip(request)
+	w.timer.Stop()
 	if err != nil {
-		w.timer.Stop()
-		err = whyEnded(ctx, err)
+		err = t.whyEnded(ctx, err)
 		cancel(nil)
 		return nil, err
 	}
+	w = newWatch(t.stall, cancel)
 	w.timer.Stop() // until somebody reads
-	out.Body = &watched{ReadCloser: out.Body, watch: w, ctx: ctx, end: func() { w.timer.Stop(); cancel(nil) }}
+	out.Body = &watched{ReadCloser: out.Body, watch: w, why: func(err error) error { return t.whyEnded(ctx, err) }, end: func() { w.timer.Stop(); cancel(nil) }}
 	if in.Context().Value(streamKey{}) != nil || in.Method == http.MethodHead || out.StatusCode >= 300 {
 		return out, nil
 	}
@@ -213,11 +217,26 @@ func (t *retrier) once(in *http.Request, try int) (*http.Response, error) {
 	return out, nil
 }
 
-// whyEnded is the cause of an error when we ended the connection ourselves.
-func whyEnded(ctx context.Context, err error) error {
+// commit is how long the answer may take to a request of which all is sent: to
+// put away what is sent takes the longer the more it is, and to end an upload, or
+// to check a manifest, as long as the whole blob or image wants.
+func (t *retrier) commit(in *http.Request) time.Duration {
+	if in.Method == http.MethodPut || in.ContentLength < 0 {
+		return max(t.stall, commitTimeout)
+	}
+	return t.stall + min(commitTimeout, time.Duration(in.ContentLength/slowRate)*time.Second)
+}
+
+// whyEnded is the cause of an error when we ended the connection ourselves, or
+// the kernel did for us.
+func (t *retrier) whyEnded(ctx context.Context, err error) error {
 	var stalled *stalledError
 	if errors.As(context.Cause(ctx), &stalled) {
 		return stalled
+	}
+	var op *net.OpError
+	if errors.As(err, &op) && op.Op != "dial" && errors.Is(err, syscall.ETIMEDOUT) {
+		return &stalledError{t.stall}
 	}
 	return err
 }
@@ -273,40 +292,70 @@ func retryAfter(value string, now time.Time) time.Duration {
 
 // watch ends a connection on which nothing moves.
 type watch struct {
-	after time.Duration
 	timer *time.Timer
+	after atomic.Int64 // a time.Duration
 }
 
-func (w *watch) move() { w.timer.Reset(w.after) }
+func newWatch(after time.Duration, cancel context.CancelCauseFunc) *watch {
+	w := &watch{}
+	w.after.Store(int64(after))
+	w.timer = time.AfterFunc(after, func() { cancel(&stalledError{time.Duration(w.after.Load())}) })
+	return w
+}
 
-// watched is a body whose bytes are movement. A reader that is slow itself is
-// not the registry's fault: the time counts only while it reads.
+func (w *watch) move() { w.timer.Reset(time.Duration(w.after.Load())) }
+
+// become has w wait for another time, from now on.
+func (w *watch) become(after time.Duration) {
+	w.after.Store(int64(after))
+	w.move()
+}
+
+// watched is an answer's body, whose bytes are movement. A reader that is slow
+// itself is not the registry's fault: the time counts only while it reads.
 type watched struct {
 	io.ReadCloser
 	*watch
-	ctx  context.Context // of an answer; nil for what we send
+	why  func(error) error
 	end  func()
 	once sync.Once
 }
 
+// Read counts as movement.
 func (b *watched) Read(p []byte) (int, error) {
 	b.move()
 	n, err := b.ReadCloser.Read(p)
-	if b.ctx != nil {
-		b.timer.Stop()
-		if err != nil && err != io.EOF {
-			err = whyEnded(b.ctx, err)
-		}
-	} else {
-		b.move()
+	b.timer.Stop()
+	if err != nil && err != io.EOF {
+		err = b.why(err)
 	}
 	return n, err
 }
 
+// Close ends the request.
 func (b *watched) Close() error {
 	err := b.ReadCloser.Close()
-	if b.end != nil {
-		b.once.Do(b.end)
-	}
+	b.once.Do(b.end)
 	return err
+}
+
+// sent is what we send. That more of it is wanted is movement; when all of it is
+// on its way, the registry may take the time that a commit takes. What the kernel
+// still has then is watched by the kernel: see impatient.
+type sent struct {
+	io.ReadCloser
+	*watch
+	commit time.Duration
+}
+
+// Read counts as movement.
+func (b *sent) Read(p []byte) (int, error) {
+	b.move()
+	n, err := b.ReadCloser.Read(p)
+	if err == io.EOF {
+		b.become(b.commit)
+	} else {
+		b.move()
+	}
+	return n, err
 }

@@ -62,7 +62,7 @@ func (w *wire) transport(at endpoint) (*retrier, error) {
 	}
 	t := &retrier{patience: w.patience, log: w.log, inner: &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
-		DialContext:         newDial(at.registry),
+		DialContext:         impatient(newDial(at.registry), w.stall),
 		TLSHandshakeTimeout: 15 * time.Second,
 		IdleConnTimeout:     30 * time.Second,
 		MaxIdleConnsPerHost: 8,
