@@ -47,9 +47,9 @@ func (e *env) empty(dir string) {
 const noSpace = "no space left on"
 
 // TestDiskFull fills the disk of the data directory, its bytes or its inodes,
-// under a node with a pod. What runs goes on, all can be looked at, what needs
-// space says that there is none, nothing acknowledged is lost by a kill of the
-// node, and with space all goes on by itself.
+// under a node with pods. What runs goes on, all can be looked at, what needs
+// space says that there is none, what frees some is done, nothing acknowledged
+// is lost by a kill of the node, and with space all goes on by itself.
 func TestDiskFull(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -64,6 +64,7 @@ func TestDiskFull(t *testing.T) {
 			e := newEnv(t)
 			e.small(e.data, tt.options)
 			e.start(podYAML("kept", "terminationGracePeriodSeconds: 0", "a=n=0; while :; do n=$((n+1)); echo line $n; echo $n >/dev/shm/n; sleep 0.05; done", "b="+untilEnd), "kept")
+			e.start(podYAML("gone", "", "c="+untilEnd), "gone")
 			pushNoise(t, "library/full-"+tt.name, 900)
 			before := e.initPIDs(e.pod("kept"))
 			e.fill(e.data, tt.inodes)
@@ -86,6 +87,21 @@ func TestDiskFull(t *testing.T) {
 			}
 			if !tt.inodes && acknowledged["cm0"] {
 				t.Errorf("half a megabyte was stored on a full disk")
+			}
+			// What frees space is not refused for want of it.
+			var little []string
+			for !tt.inodes {
+				name := fmt.Sprint("little", len(little))
+				e.stdin = strings.Replace(configMaps(1, 3000), "cm0", name, 1)
+				if r := e.run("create", "-f", "-"); r.code != 0 {
+					mustContain(t, r.err, noSpace, "free space")
+					break
+				}
+				little = append(little, name)
+			}
+			e.ok("delete", "pod", "gone", "--now")
+			for _, name := range little {
+				e.ok("delete", "configmap", name)
 			}
 			e.ok("describe", "pod", "kept")
 			mustContain(t, e.ok("logs", "kept", "-c", "a", "--tail=1"), "line ")

@@ -132,6 +132,7 @@ func (o *Objects) Write(kind *pod.Kind, namespace, name string, change Change, d
 			return errNothing
 		}
 		settle(next)
+		tx.LeaveRoom()
 		return tx.Put(key(kind, namespace, name), encode(next))
 	})
 	if err != nil && !errors.Is(err, errNothing) {

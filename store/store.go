@@ -299,6 +299,7 @@ type Tx struct {
 	tx       *bbolt.Tx
 	revision uint64
 	events   []Event
+	leaves   bool // room
 }
 
 // Update commits what fn does, all or nothing, and returns the revision of the
@@ -324,6 +325,11 @@ func (s *Store) Update(fn func(tx *Tx) error) (uint64, error) {
 		}
 		if err := meta.Put(keyRevision, encodeNumber(t.revision)); err != nil {
 			return err
+		}
+		if t.leaves {
+			if err := t.makeRoom(s.db.Path()); err != nil {
+				return err
+			}
 		}
 		return fault.Point("store.commit")
 	})

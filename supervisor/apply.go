@@ -64,6 +64,7 @@ func (s *Supervisor) Write(namespace, name string, change object.Change, dryRun 
 		if dryRun {
 			return errUnchanged
 		}
+		tx.LeaveRoom()
 		if created != nil {
 			if err := tx.Put(runKey(namespace, name), encode(created)); err != nil {
 				return err
