@@ -1,17 +1,14 @@
 package cni_test
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -19,51 +16,22 @@ import (
 	"golang.org/x/sys/unix"
 
 	"get.podrun.dev/podrun/cni"
+	"get.podrun.dev/podrun/internal/need"
 )
 
-// TestMain runs the tests of this package in namespaces of their own: a user
-// namespace with root in it, mounts that are nobody else's, and a network
-// namespace in the place of the host's.
+// TestMain runs the tests of this package as root of namespaces of their own,
+// among them a network namespace in the place of the host's.
 func TestMain(m *testing.M) {
-	if os.Getenv("CNI_TEST_CHILD") == "" {
-		os.Exit(inNamespaces())
-	}
-	if op := os.Getenv(stepVariable); op != "" {
-		os.Exit(step(op))
-	}
-	if err := prepareHost(); err != nil {
-		fmt.Fprintln(os.Stderr, "prepare:", err)
-		os.Exit(1)
-	}
-	os.Exit(m.Run())
-}
-
-func inNamespaces() int {
-	cmd := exec.Command(os.Args[0], os.Args[1:]...)
-	cmd.Env = append(os.Environ(), "CNI_TEST_CHILD=1")
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS | syscall.CLONE_NEWNET,
-		UidMappings: []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}},
-	}
-	err := cmd.Run()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
-		return exit.ExitCode()
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "new namespaces:", err)
-		return 1
-	}
-	return 0
+	need.AsRoot(m, unix.CLONE_NEWNET, func() error {
+		if op := os.Getenv(stepVariable); op != "" {
+			os.Exit(step(op))
+		}
+		return prepareHost()
+	})
 }
 
 // prepareHost sets up what stands for the host: its loopback.
 func prepareHost() error {
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return err
-	}
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err

@@ -3,19 +3,15 @@ package image_test
 import (
 	"archive/tar"
 	"bytes"
-	"errors"
-	"fmt"
 	"io"
 	"log"
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -28,36 +24,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"get.podrun.dev/podrun/image"
+	"get.podrun.dev/podrun/internal/need"
 )
 
-// TestMain runs the tests as root of a user namespace, as podrun does; one
-// user ID is mapped, so that they need no help from the machine.
-func TestMain(m *testing.M) {
-	if os.Getenv("IMAGE_TEST_CHILD") != "" {
-		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-			fmt.Fprintln(os.Stderr, "mount:", err)
-			os.Exit(1)
-		}
-		os.Exit(m.Run())
-	}
-	cmd := exec.Command(os.Args[0], os.Args[1:]...)
-	cmd.Env = append(os.Environ(), "IMAGE_TEST_CHILD=1")
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
-		UidMappings: []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}},
-	}
-	err := cmd.Run()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
-		os.Exit(exit.ExitCode())
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "new namespaces:", err)
-		os.Exit(1)
-	}
-}
+func TestMain(m *testing.M) { need.AsRoot(m, 0, nil) }
 
 // entry is a file of a layer: a directory when the name ends with a slash.
 type entry struct {
