@@ -10,7 +10,6 @@ import (
 	"os"
 	"regexp"
 	"slices"
-	"time"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/vishvananda/netlink"
@@ -180,15 +179,11 @@ func (n *Network) bridgeAdd(c call) (*types100.Result, error) {
 		return nil, &os.PathError{Op: "open network namespace", Path: c.netns, Err: err}
 	}
 	defer func() { _ = pod.Close() }()
-	outside, err := handle(n.pods.Fd())
+	outside, inside, err := n.handles(int(pod))
 	if err != nil {
 		return nil, err
 	}
 	defer outside.Close()
-	inside, err := n.podHandle(uintptr(pod))
-	if err != nil {
-		return nil, err
-	}
 	defer inside.Close()
 
 	// One message makes the pair, in both namespaces and on the bridge.
@@ -214,7 +209,8 @@ func (n *Network) bridgeAdd(c call) (*types100.Result, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find %s: %w", c.ifName, err)
 	}
-	for _, ip := range given {
+	// The last first, which is IPv6: it takes its time while the rest goes on.
+	for _, ip := range slices.Backward(given) {
 		// No duplicate address detection: what is reserved is nobody else's, and
 		// it would hold up the pod's first connection for a second.
 		if err := inside.AddrAdd(eth, &netlink.Addr{IPNet: &ip.Address, Flags: unix.IFA_F_NODAD}); err != nil {
@@ -241,37 +237,17 @@ func (n *Network) bridgeAdd(c call) (*types100.Result, error) {
 	}, nil
 }
 
-const (
-	// upPatience is how long the kernel may take to see that a link has a carrier,
-	// and upPause how long it is left alone in between.
-	upPatience = 2 * time.Second
-	upPause    = time.Millisecond
-)
-
-// awaitUp waits until a link passes packets on. The kernel tells a link's queue
-// and the bridge of a carrier later, by a work queue that may rest for a second
-// (linkwatch), and until then what a pod sends is lost. Since Linux 6.8 it does
-// so when it is asked for the link.
-func awaitUp(h *netlink.Handle, name string) error {
-	for began := time.Now(); ; {
-		link, err := h.LinkByName(name)
-		if err != nil {
-			return fmt.Errorf("find %s: %w", name, err)
+// handles opens netlink sockets in the pod network and in a pod's namespace,
+// after setting what the pod's interface will have from its first moment on. One
+// thread does it all: to make one takes longer than the rest.
+func (n *Network) handles(pod int) (outside, inside *netlink.Handle, err error) {
+	err = inNamespace(n.pods.Fd(), func() (err error) {
+		if outside, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+			return fmt.Errorf("netlink: %w", err)
 		}
-		if link.Attrs().OperState == netlink.OperUp {
-			return nil
+		if err := unix.Setns(pod, unix.CLONE_NEWNET); err != nil {
+			return os.NewSyscallError("setns", err)
 		}
-		if time.Since(began) > upPatience {
-			return fmt.Errorf("%s is %s after %s", name, link.Attrs().OperState, upPatience)
-		}
-		<-time.After(upPause)
-	}
-}
-
-// podHandle opens a netlink socket in a pod's namespace, after setting what its
-// interface will have from its first moment on.
-func (n *Network) podHandle(fd uintptr) (h *netlink.Handle, err error) {
-	err = inNamespace(fd, func() (err error) {
 		if n.plan.subnet6.IsValid() {
 			// No router but the one we say; the link-local address is at hand at
 			// once, for it follows from the interface's own, random one.
@@ -284,12 +260,15 @@ func (n *Network) podHandle(fd uintptr) (h *netlink.Handle, err error) {
 				}
 			}
 		}
-		if h, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+		if inside, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 			return fmt.Errorf("netlink: %w", err)
 		}
 		return nil
 	})
-	return h, err
+	if err != nil && outside != nil {
+		outside.Close()
+	}
+	return outside, inside, err
 }
 
 // bridgeCheck tells whether what bridgeAdd made is still there.
@@ -429,7 +408,8 @@ func (n *Network) removeLinks(which func(netlink.Link) bool) error {
 	return errors.Join(errs...)
 }
 
-// loopbackPlugin sets the pod's loopback interface up.
+// loopbackPlugin sets the pod's loopback interface up. It is the last of the
+// list and sees that the addresses work which bridgeAdd has given.
 func (n *Network) loopbackPlugin(c call) (*types100.Result, error) {
 	if c.command != "ADD" {
 		return nil, nil // it goes with the namespace
@@ -451,5 +431,14 @@ func (n *Network) loopbackPlugin(c call) (*types100.Result, error) {
 	if err := h.LinkSetUp(lo); err != nil {
 		return nil, fmt.Errorf("set loopback up: %w", err)
 	}
-	return c.previous()
+	before, err := c.previous()
+	if err != nil {
+		return nil, err
+	}
+	for _, ip := range before.IPs {
+		if err := awaitLocal(h, ip.Address.IP); err != nil {
+			return nil, err
+		}
+	}
+	return before, nil
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"get.podrun.dev/podrun/cni"
 )
@@ -37,6 +38,30 @@ func TestAddWaitsForLinks(t *testing.T) {
 			})
 			if err != nil {
 				t.Fatalf("pod %d: %v", i, err)
+			}
+		}
+	}
+}
+
+// TestAddWaitsForAddresses: when a pod has been joined, it takes what is sent to
+// its addresses. An answer that is dropped would be sent again a second later.
+func TestAddWaitsForAddresses(t *testing.T) {
+	n := openNetwork(t, stateDir(t), nil)
+	for i := range 50 {
+		p := cni.Pod{ID: fmt.Sprint("pod", i), NetNS: podNetNS(t)}
+		r, err := n.Add(t.Context(), p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, ip := range r.IPs {
+			if err := in(t, p.NetNS, func() error {
+				routes, err := netlink.RouteGet(ip.Addr().AsSlice())
+				if err == nil && routes[0].Type != unix.RTN_LOCAL {
+					err = fmt.Errorf("the route is %s", routes[0])
+				}
+				return err
+			}); err != nil {
+				t.Fatalf("pod %d, %s: %v", i, ip.Addr(), err)
 			}
 		}
 	}
