@@ -209,6 +209,7 @@ func TestDualStack(t *testing.T) {
 	if err != nil {
 		t.Fatalf("listen on the new address: %v", err)
 	}
+	began := time.Now()
 	err = in(t, a.NetNS, func() error {
 		c, err := net.DialTimeout("tcp6", at(ip6, 80), 5*time.Second)
 		if err == nil {
@@ -219,10 +220,17 @@ func TestDualStack(t *testing.T) {
 	if err != nil {
 		t.Errorf("pod to pod over IPv6: %v", err)
 	}
+	if took := time.Since(began); took > lost {
+		t.Errorf("pod to pod over IPv6 took %s", took)
+	}
+	began = time.Now()
 	if c, err := n.Dial(t.Context(), "tcp", at(ip6, 80)); err != nil {
 		t.Errorf("the node to a pod over IPv6: %v", err)
 	} else {
 		_ = c.Close()
+	}
+	if took := time.Since(began); took > lost {
+		t.Errorf("the node to a pod over IPv6 took %s", took)
 	}
 	if !n.Contains(ip6) {
 		t.Errorf("the network does not know %s", ip6)
