@@ -20,6 +20,7 @@ type chaosPod struct {
 	events int      // ends of its containers or its sandbox, those at once together
 	labels []string // one of these was applied last; the node was killed under the others
 	may    bool     // it is there or not: the node was killed under the command
+	fresh  bool     // it was applied, and has not been looked at since
 	killed bool     // something in it was, and it has not been looked at since
 	uid    string   // "" until it was seen
 }
@@ -44,7 +45,7 @@ func (c *chaos) check() {
 		return strings.Join(missing, ", ")
 	})
 	for _, p := range c.model {
-		p.killed = false
+		p.fresh, p.killed = false, false
 	}
 }
 

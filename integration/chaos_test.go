@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -99,6 +100,8 @@ func (c *chaos) step() {
 		kind = 0
 	case p.unsure() || p.killed:
 		return // until the next check has looked at it
+	case p.fresh && !slices.Contains([]int{0, 1, 5}, kind):
+		return // what is to be killed may not have been made
 	case p.events >= 2:
 		kind = 1 // its back-off grows: a new one takes its place
 	}
@@ -151,7 +154,7 @@ func (c *chaos) apply(name, label string) {
 	acknowledged := c.interrupted(c.manifest(name, label), "apply", "-f", "-")
 	switch {
 	case p == nil:
-		c.model[name] = &chaosPod{labels: []string{label}, may: !acknowledged}
+		c.model[name] = &chaosPod{labels: []string{label}, may: !acknowledged, fresh: true}
 	case acknowledged:
 		p.labels = []string{label}
 	default:
