@@ -30,6 +30,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "kept.h"
 #include "reaper.h"
 
 // EXITS_MAX bytes are some 10,000 lines. The log is renamed to exits.1 when it
@@ -50,12 +51,6 @@ static struct {
 	int ready, stopping, unlogged;
 	struct rlimit files; // what we were started with, and the node gets
 } r = {.exits = -1, .launcher = REAPER_LAUNCHER, .node_sock = -1};
-
-static struct kept {
-	char *key;
-	int fd;
-} *kept;
-static size_t kept_len, kept_cap;
 
 static int64_t now_ms(void) {
 	struct timespec t;
@@ -316,52 +311,6 @@ static void start_node(void) {
 	}
 }
 
-static struct kept *find(const char *key) {
-	for (size_t i = 0; i < kept_len; i++) {
-		if (strcmp(kept[i].key, key) == 0) {
-			return &kept[i];
-		}
-	}
-	return NULL;
-}
-
-// keep takes fd over when it returns 0.
-static int keep(const char *key, int fd) {
-	if (fd < 0) {
-		return EBADF;
-	}
-	struct kept *k = find(key);
-	if (k != NULL) {
-		close(k->fd);
-		k->fd = fd;
-		return 0;
-	}
-	if (kept_len == kept_cap) {
-		size_t cap = kept_cap == 0 ? 16 : kept_cap * 2;
-		void *p = realloc(kept, cap * sizeof *kept);
-		if (p == NULL) {
-			return ENOMEM;
-		}
-		kept = p;
-		kept_cap = cap;
-	}
-	char *copy = strdup(key);
-	if (copy == NULL) {
-		return ENOMEM;
-	}
-	kept[kept_len++] = (struct kept){copy, fd};
-	return 0;
-}
-
-static void drop(const char *key) {
-	struct kept *k = find(key);
-	if (k != NULL) {
-		close(k->fd);
-		free(k->key);
-		*k = kept[--kept_len];
-	}
-}
-
 // One descriptor's worth of ancillary data, aligned as the kernel wants it.
 union ancillary {
 	struct cmsghdr align;
@@ -408,7 +357,7 @@ static void serve(void) {
 	b[n] = 0;
 	const char *key = b + 1;
 	int err = m.msg_flags & MSG_TRUNC ? ENAMETOOLONG : 0;
-	struct kept *k = NULL;
+	int found = -1;
 	if (err == 0) {
 		switch (b[0]) {
 		case ASK_KEEP:
@@ -419,8 +368,8 @@ static void serve(void) {
 			}
 			break;
 		case ASK_GET:
-			k = find(key);
-			err = k == NULL ? ENOENT : 0;
+			found = kept(key);
+			err = found < 0 ? ENOENT : 0;
 			break;
 		case ASK_DROP:
 			drop(key);
@@ -437,7 +386,7 @@ static void serve(void) {
 	if (fd >= 0) {
 		close(fd);
 	}
-	answer(err, k == NULL ? -1 : k->fd);
+	answer(err, found);
 }
 
 static void take_signals(void) {
