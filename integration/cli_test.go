@@ -408,12 +408,7 @@ func TestManyPods(t *testing.T) {
 	}
 	started := e.measure(fmt.Sprintf("%d pods of 2 containers until all run", count))
 	e.apply(manifest.String())
-	e.eventually("all pods", func() string {
-		if n := strings.Count(e.ok("get", "pods", "--no-headers"), " 2/2 "); n < count {
-			return fmt.Sprintf("%d of %d", n, count)
-		}
-		return ""
-	})
+	e.listed(count, " 2/2 ")
 	started()
 	listed := e.measure("get pods")
 	if n := len(strings.Fields(e.ok("get", "pods", "-o", "name"))); n != count {

@@ -253,6 +253,18 @@ func (e *env) ready(name string) *corev1.Pod {
 	return e.when(name, "ready", isReady)
 }
 
+// listed waits until "get pods" has that many lines with text in them: of
+// hundreds of pods the whole JSON is megabytes.
+func (e *env) listed(count int, text string) {
+	e.t.Helper()
+	e.eventually("all pods", func() string {
+		if n := strings.Count(e.ok("get", "pods", "--no-headers"), text); n < count {
+			return fmt.Sprintf("%d of %d", n, count)
+		}
+		return ""
+	})
+}
+
 func isReady(p *corev1.Pod) bool {
 	for _, s := range running(p) {
 		if !s.Ready || s.State.Running == nil {

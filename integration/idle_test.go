@@ -47,13 +47,7 @@ func TestIdlePods(t *testing.T) {
 		manifest.WriteString("---\n" + podYAML(fmt.Sprint("p", i), "terminationGracePeriodSeconds: 0", "c=exec sleep 3600"))
 	}
 	e.apply(manifest.String())
-	e.eventually("all pods", func() string {
-		out := e.ok("get", "pods", "--no-headers")
-		if n := strings.Count(out, " Running "); n < count {
-			return fmt.Sprintf("%d of %d", n, count)
-		}
-		return ""
-	})
+	e.listed(count, " Running ")
 	for name, pid := range map[string]int{"node": e.nodePID(), "reaper": e.reaperPID()} {
 		n := 0
 		// The start has its aftermath, of events and garbage: the best of some.

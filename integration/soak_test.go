@@ -82,14 +82,7 @@ func (e *env) soakRound(count int, kill bool) {
 		manifest.WriteString("---\n" + podYAML(name, "terminationGracePeriodSeconds: 0", "c=exec sleep 3600"))
 	}
 	e.apply(manifest.String())
-	e.eventually("all pods", func() string {
-		// As a person looks at it: of 200 pods the whole JSON is megabytes.
-		out := e.ok("get", "pods", "--no-headers")
-		if n := strings.Count(out, " Running "); n < count {
-			return fmt.Sprintf("%d of %d", n, count)
-		}
-		return ""
-	})
+	e.listed(count, " Running ")
 	for _, at := range ports {
 		e.asked("tcp4", at)
 		e.asked("udp4", at)
