@@ -33,19 +33,11 @@ func peers(t *testing.T, path, address string) {
 			return err
 		}
 		t.Cleanup(func() { _ = l.Close(); _ = p.Close() })
-		go func() {
-			for {
-				c, err := l.Accept()
-				if err != nil {
-					return
-				}
-				go func() {
-					defer func() { _ = c.Close() }()
-					_, _ = fmt.Fprintln(c, c.RemoteAddr())
-					_, _ = io.Copy(c, c)
-				}()
-			}
-		}()
+		go acceptAll(l, func(c net.Conn) {
+			defer func() { _ = c.Close() }()
+			_, _ = fmt.Fprintln(c, c.RemoteAddr())
+			_, _ = io.Copy(c, c)
+		})
 		go func() {
 			b := make([]byte, 64<<10)
 			for {
@@ -250,15 +242,7 @@ func TestHostPortEnds(t *testing.T) {
 			return err
 		}
 		t.Cleanup(func() { _ = l.Close() })
-		go func() {
-			for {
-				c, err := l.Accept()
-				if err != nil {
-					return
-				}
-				accepted <- c.(*net.TCPConn)
-			}
-		}()
+		go acceptAll(l, func(c net.Conn) { accepted <- c.(*net.TCPConn) })
 		return nil
 	})
 	if err != nil {

@@ -121,20 +121,24 @@ func serve(t *testing.T, netns, address, text string) net.Addr {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				_, _ = io.Copy(io.Discard, c) // until the client has ended its side
-				_, _ = io.WriteString(c, text)
-				_ = c.Close()
-			}()
-		}
-	}()
+	go acceptAll(l, func(c net.Conn) {
+		_, _ = io.Copy(io.Discard, c) // until the client has ended its side
+		_, _ = io.WriteString(c, text)
+		_ = c.Close()
+	})
 	return l.Addr()
+}
+
+// acceptAll calls f for each connection, on a goroutine of its own, until l is
+// closed.
+func acceptAll(l net.Listener, f func(c net.Conn)) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go f(c)
+	}
 }
 
 // ask connects from a namespace, sends something, ends its side, and returns
