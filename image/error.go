@@ -118,6 +118,8 @@ func explain(err error, at endpoint) error {
 		return hint.Wrap(fmt.Errorf("registry %s: %w", at.registry, redacted(err)), fmt.Sprintf("if it wants a client certificate, put client.cert and client.key into ~/.config/containers/certs.d/%s", at.registry))
 	case errors.As(err, &dns):
 		return hint.Wrap(fmt.Errorf("registry %s: %w", at.registry, err), "check the registry's name and this machine's network")
+	case errors.Is(err, http.ErrSchemeMismatch):
+		return hint.Wrap(fmt.Errorf("registry %s speaks HTTP, not HTTPS: %w", at.registry, redacted(err)), fmt.Sprintf("to use it so, put a file into ~/.config/containers/registries.conf.d with these lines: [[registry]], location = %q, insecure = true", at.registry))
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return hint.Wrap(&refusedError{at.registry}, "check that the registry is up and its port")
 	}
@@ -148,7 +150,7 @@ func Unanswered(err error) bool {
 	var certificate *tls.CertificateVerificationError
 	var stalled *stalledError
 	var of net.Error // refused, cut, a name that nobody resolves, a deadline
-	// The library tells of a ping by HTTPS and HTTP only what the first met.
+	// What speaks HTTP there is not the registry, which speaks HTTPS.
 	if errors.Is(err, http.ErrSchemeMismatch) {
 		return true
 	}

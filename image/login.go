@@ -38,12 +38,13 @@ func (s *Store) Login(ctx context.Context, registry, user, password string) erro
 	if err != nil {
 		return err
 	}
+	asked := newPings(inner)
 	as := authn.FromConfig(authn.AuthConfig{Username: user, Password: password})
-	authorized, err := transport.NewWithContext(ctx, repository.Registry, as, transport.NewUserAgent(inner, "podrun"), nil)
+	authorized, err := transport.NewWithContext(ctx, repository.Registry, as, transport.NewUserAgent(asked, "podrun"), nil)
 	if err == nil {
 		err = ping(ctx, authorized, repository.Registry)
 	}
-	err = explain(err, at)
+	err = explain(asked.why(err), at)
 	if errors.Is(err, ErrUnauthorized) {
 		return hint.Wrap(fmt.Errorf("registry %s does not take this user name and password", ref.Registry()), "check both")
 	}

@@ -65,7 +65,7 @@ func (s *Store) Push(ctx context.Context, ref Reference, o PushOptions) (*Blob, 
 	if err != nil {
 		return nil, err
 	}
-	options, err := s.wire.options(ctx, at)
+	options, asked, err := s.wire.options(ctx, at)
 	if err != nil {
 		return nil, err
 	}
@@ -88,6 +88,7 @@ func (s *Store) Push(ctx context.Context, ref Reference, o PushOptions) (*Blob, 
 		if err == nil {
 			break
 		}
+		err = asked.why(err)
 		wait := s.wire.after(try)
 		if answer := answerIn(err); answer != nil {
 			wait = max(wait, answer.After)

@@ -87,21 +87,22 @@ func (at endpoint) name() (name.Repository, error) {
 	return name.NewRepository(host+"/"+at.repository, options...)
 }
 
-// options are those of the library's own calls to at. It need not try again:
-// the transport does.
-func (w *wire) options(ctx context.Context, at endpoint) ([]remote.Option, error) {
+// options are those of the library's own calls to at, and what becomes of its
+// pings. It need not try again: the transport does.
+func (w *wire) options(ctx context.Context, at endpoint) ([]remote.Option, *pings, error) {
 	t, err := w.transport(at)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	asked := newPings(t)
 	var keychains []authn.Keychain
 	for _, c := range at.credentials {
 		keychains = append(keychains, c)
 	}
 	return []remote.Option{
-		remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.NewMultiKeychain(append(keychains, w.keychain)...)), remote.WithTransport(t),
+		remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.NewMultiKeychain(append(keychains, w.keychain)...)), remote.WithTransport(asked),
 		remote.WithUserAgent("podrun"), remote.WithRetryBackoff(remote.Backoff{Steps: 1}),
-	}, nil
+	}, asked, nil
 }
 
 // authenticators are the ways to show who we are at a registry, in the order in
@@ -148,10 +149,11 @@ func (w *wire) open(ctx context.Context, at endpoint, as authn.Authenticator) (*
 	if err != nil {
 		return nil, err
 	}
-	agent := transport.NewUserAgent(t, "podrun")
+	asked := newPings(t)
+	agent := transport.NewUserAgent(asked, "podrun")
 	authorized, err := transport.NewWithContext(ctx, repository.Registry, as, agent, []string{repository.Scope(transport.PullScope)})
 	if err != nil {
-		return nil, explain(err, at)
+		return nil, explain(asked.why(err), at)
 	}
 	return &session{
 		wire: w, at: at, base: repository.Scheme() + "://" + repository.RegistryStr() + "/v2/" + repository.RepositoryStr(),
