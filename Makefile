@@ -106,12 +106,13 @@ build/registry:
 	GOBIN=$(CURDIR)/build CGO_ENABLED=0 $(GO) install github.com/distribution/distribution/v3/cmd/registry@$(REGISTRY_VERSION)
 
 # The plugins that networks of the tests are made with, of the version that
-# podrun's own are made from.
+# podrun's own are made from, and the tool of the authors of CNI, of libcni's.
 CNI_PLUGINS := main/bridge main/macvlan main/ptp meta/bandwidth meta/tuning ipam/host-local ipam/static
-build/cni: go.mod
-	version=$$($(GO) list -m -f '{{.Version}}' github.com/containernetworking/plugins) && \
-	GOBIN=$(CURDIR)/$@ CGO_ENABLED=0 $(GO) install -trimpath -ldflags '-s -w' \
-		$(foreach p,$(CNI_PLUGINS),github.com/containernetworking/plugins/plugins/$(p)@$$version) && touch $@
+build/cni: go.mod Makefile
+	version() { $(GO) list -m -f '{{.Version}}' github.com/containernetworking/$$1; } && plugins=$$(version plugins) && cni=$$(version cni) && \
+	export GOBIN=$(CURDIR)/$@ CGO_ENABLED=0 && $(GO) install -trimpath -ldflags '-s -w' \
+		$(foreach p,$(CNI_PLUGINS),github.com/containernetworking/plugins/plugins/$(p)@$$plugins) && \
+	$(GO) install -trimpath -ldflags '-s -w' github.com/containernetworking/cni/cnitool@$$cni && touch $@
 
 # What runs in the containers of the tests. It is a module of its own.
 .PHONY: build/image/app
