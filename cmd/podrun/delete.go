@@ -33,8 +33,9 @@ type deleteOptions struct {
 func deleteCommand(c *cli) *cobra.Command {
 	var o deleteOptions
 	command := &cobra.Command{
-		Use:   "delete (TYPE NAME... | TYPE/NAME... | -f FILENAME | TYPE -l SELECTOR | TYPE --all)",
-		Short: "Stop pods and remove them, or what is stored beside them",
+		Use:        "delete (TYPE NAME... | TYPE/NAME... | -f FILENAME | TYPE -l SELECTOR | TYPE --all)",
+		SuggestFor: []string{"rm"}, // docker's
+		Short:      "Stop pods and remove them, or what is stored beside them",
 		Long: `Stop pods and remove them with all that belongs to them, and wait until they are gone.
 
 The containers get their stop signal and the grace period to end, then they are killed.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -158,14 +160,35 @@ func statusLine(err error, s metav1.Status) string {
 	return fmt.Sprintf("Error from server (%s): %s", s.Reason, err.Error())
 }
 
-// unknownCommand names the verbs that name may have meant.
+// unknownCommand names the verbs that name may have meant: what says so of
+// itself, else those of that name below another, else the nearest.
 func unknownCommand(root *cobra.Command, name string) error {
 	if root.SuggestionsMinimumDistance <= 0 {
 		root.SuggestionsMinimumDistance = 2
 	}
-	message := fmt.Sprintf("unknown command %q", name)
-	if near := root.SuggestionsFor(name); len(near) > 0 {
-		return &usageError{message: fmt.Sprintf("%s; did you mean %q?", message, near[0]), noHelp: true}
+	var meant, below []string
+	for _, command := range root.Commands() {
+		if slices.Contains(command.SuggestFor, name) {
+			meant = append(meant, command.Name())
+		}
+		for _, sub := range command.Commands() {
+			if sub.Name() == name {
+				below = append(below, command.Name()+" "+name)
+			}
+		}
 	}
-	return &usageError{message: message}
+	if len(meant) == 0 {
+		meant = below
+	}
+	if near := root.SuggestionsFor(name); len(meant) == 0 && len(near) > 0 {
+		meant = near[:1]
+	}
+	message := fmt.Sprintf("unknown command %q", name)
+	if len(meant) == 0 {
+		return &usageError{message: message}
+	}
+	for i := range meant {
+		meant[i] = strconv.Quote(meant[i])
+	}
+	return &usageError{message: fmt.Sprintf("%s; did you mean %s?", message, strings.Join(meant, " or ")), noHelp: true}
 }
