@@ -144,7 +144,7 @@ func TestImagePullPolicy(t *testing.T) {
 	e.kill9(e.initPID(ids(e.pod("denied"))["c"]))
 	e.when("denied", "refused", func(pod *corev1.Pod) bool {
 		s := pod.Status.ContainerStatuses[0].State.Waiting
-		return s != nil && slices.Contains(imageErrors, s.Reason) && strings.Contains(s.Message, "no such image in registry "+p.address)
+		return s != nil && slices.Contains(imageErrors, s.Reason) && strings.Contains(s.Message, "no such image in registry "+p.address) && strings.Contains(s.Message, "imagePullPolicy IfNotPresent")
 	})
 }
 

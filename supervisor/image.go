@@ -47,6 +47,10 @@ func (w *worker) image(ctx context.Context, p *corev1.Pod, name, reference strin
 	began := time.Now()
 	img, err := w.s.images.Pull(ctx, ref, image.PullOptions{Credentials: w.pullCredentials(p, field)})
 	if err != nil {
+		// Who loaded the image, or built it, has no registry that has it.
+		if _, here := w.s.images.Lookup(ref); here == nil && (errors.Is(err, image.ErrNotFound) || image.Unanswered(err)) {
+			err = hint.Wrap(err, "an image of that name is on this machine: imagePullPolicy IfNotPresent, which is the default for other tags than latest, uses it")
+		}
 		return nil, fail(reasonErrPull, err)
 	}
 	took := time.Since(began).Round(time.Millisecond)
