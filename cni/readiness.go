@@ -13,7 +13,7 @@ import (
 const (
 	// patience is how long the kernel may take to do what it was told of a link,
 	// and pause how long it is left alone in between.
-	patience = 2 * time.Second
+	patience = 10 * time.Second
 	pause    = time.Millisecond
 )
 
