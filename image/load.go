@@ -17,6 +17,7 @@ import (
 
 	"get.podrun.dev/podrun/internal/atomicfile"
 	"get.podrun.dev/podrun/internal/fault"
+	"get.podrun.dev/podrun/internal/linux"
 )
 
 // Loaded is an image that came from an archive, with the names it had there.
@@ -360,9 +361,13 @@ func (s *Store) addOwn(config *v1.ConfigFile, rawConfig, manifest []byte, sizes 
 		img.Size += n
 	}
 	img.Own = true
-	// No registry has them: they must be on disk before anything names them.
+	// No registry has them: they must be on disk before anything names them, and
+	// with them what says so, also of those that another image has brought.
 	if err := s.flush(img.Layers); err != nil {
 		return nil, err
+	}
+	if err := linux.SyncFS(s.layers()); err != nil {
+		return nil, fmt.Errorf("flush layers: %w", err)
 	}
 	if err := fault.Point("load.add"); err != nil {
 		return nil, err
