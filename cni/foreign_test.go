@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -167,28 +166,25 @@ func TestBadPlugins(t *testing.T) {
 			}
 		})
 	}
-	if running := children(t); len(running) > 0 {
+	if running := f.running(); len(running) > 0 {
 		t.Errorf("plugins still run: %v", running)
 	}
 }
 
-// children are the processes below this one, or orphans of one, that are named
-// as the plugins' programs.
-func children(t *testing.T) (left []string) {
-	t.Helper()
-	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+// running are the programs that plugins of f have left running.
+func (f *folders) running() (left []string) {
+	f.t.Helper()
+	list, err := filepath.Glob("/proc/[0-9]*/environ")
 	if err != nil {
-		t.Fatal(err)
+		f.t.Fatal(err)
 	}
-	for _, s := range stats {
-		data, err := os.ReadFile(s)
-		if err != nil {
+	for _, file := range list {
+		environ, err := os.ReadFile(file)
+		if err != nil || !strings.Contains("\x00"+string(environ), "\x00CNI_PATH="+f.plugins+"\x00") {
 			continue
 		}
-		line, err := os.ReadFile(strings.TrimSuffix(s, "stat") + "cmdline")
-		if err == nil && string(line) == "sleep\x0060\x00" && strings.Contains(string(data), fmt.Sprintf(" %d ", syscall.Getpgrp())) {
-			left = append(left, string(data))
-		}
+		line, _ := os.ReadFile(strings.TrimSuffix(file, "environ") + "cmdline")
+		left = append(left, fmt.Sprintf("%s: %q", filepath.Dir(file), line))
 	}
 	return left
 }
