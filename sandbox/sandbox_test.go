@@ -34,6 +34,7 @@ func newRuntime(t testing.TB) *sandbox.Runtime {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = r.Close() }) // its cgroups go when its containers have gone
 	return r
 }
 
