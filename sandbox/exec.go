@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -120,11 +121,18 @@ func (c *Container) exec(ctx context.Context, config ExecConfig) (_ *Process, er
 	}
 	attachExec(lp, st)
 	if err := c.start(ctx, lib, lp); err != nil {
-		if ctx.Err() != nil {
+		exited, perr := linux.PidfdExited(c.proc.pidfd)
+		if gone := exited || perr != nil; gone {
+			// libcontainer leaves the descriptors of a start that finds no
+			// namespaces to the garbage collector, as startInit's.
+			runtime.GC()
+			if ctx.Err() == nil {
+				err = ErrGone
+			}
 			return nil, err
 		}
-		if exited, perr := linux.PidfdExited(c.proc.pidfd); exited || perr != nil {
-			return nil, ErrGone
+		if ctx.Err() != nil {
+			return nil, err
 		}
 		return nil, startError(err, config.Args[0])
 	}
