@@ -85,11 +85,13 @@ func (l *Loop) Add(fd int, events uint32, h Handler) error {
 func (l *Loop) Remove(fd int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if _, ok := l.known[int32(fd)]; !ok || l.closed {
+	if _, ok := l.known[int32(fd)]; !ok {
 		return
 	}
 	delete(l.known, int32(fd))
-	_ = unix.EpollCtl(l.epoll, unix.EPOLL_CTL_DEL, fd, nil)
+	if !l.closed { // else the loop's own descriptors may be closed
+		_ = unix.EpollCtl(l.epoll, unix.EPOLL_CTL_DEL, fd, nil)
+	}
 }
 
 // Do calls f on the loop's goroutine, soon. It is safe for concurrent use. It

@@ -208,3 +208,43 @@ func TestCloseLeavesNothing(t *testing.T) {
 		t.Errorf("%d descriptors, were %d", after, before)
 	}
 }
+
+// remover ends another descriptor when the loop has been told to close.
+type remover struct {
+	l       *eventloop.Loop
+	other   int
+	entered chan int
+}
+
+func (r remover) Ready(uint32) {
+	r.entered <- r.other
+	for r.l.Do(func() {}) {
+	}
+	r.l.Remove(r.other)
+}
+
+// TestRemoveBesideClose: what is removed on the loop's goroutine is not called
+// again while the loop closes either, though its event has been taken.
+func TestRemoveBesideClose(t *testing.T) {
+	l := open(t)
+	entered, gate := make(chan int, 2), make(chan struct{})
+	l.Do(func() { <-gate })
+	a, toA := pipe(t)
+	b, toB := pipe(t)
+	for fd, other := range map[int]int{a: b, b: a} {
+		if err := l.Add(fd, unix.EPOLLIN, remover{l, other, entered}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, w := range []int{toA, toB} {
+		if _, err := unix.Write(w, []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(gate)
+	<-entered
+	l.Close()
+	if len(entered) > 0 {
+		t.Error("the removed one was called")
+	}
+}
