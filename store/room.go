@@ -30,7 +30,10 @@ func (t *Tx) makeRoom(path string) error {
 	defer func() { _ = f.Close() }()
 	// Values are written twice, for objects and as JSON for watchers, and with
 	// them pages of trees. KEEP_SIZE: bbolt minds how large its file is.
-	err = unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, t.tx.Size(), 3*size+2*room)
+	err = unix.EINTR // from tmpfs when a signal comes
+	for err == unix.EINTR {
+		err = unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, t.tx.Size(), 3*size+2*room)
+	}
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		return nil
 	}
