@@ -183,7 +183,7 @@ func TestWorkingDirThroughDescriptors(t *testing.T) {
 	const text, n = "for the user's eyes only", 10
 	e.write("secret", text)
 	secret := filepath.Join(e.home, "secret")
-	e.apply(hostilePod("a", "", "workingDir: /work, command: [sh, -c, 'cd / && rmdir /work; while :; do for i in 3 4 5 6 7 8 9 10 11 12; do ln -sfn /proc/self/fd/$i /work; sleep 0.02; done; done']") + "---\n" +
+	e.apply(hostilePod("a", "", "workingDir: /srv, command: [sh, -c, 'cd / && rmdir /srv; while :; do for i in 3 4 5 6 7 8 9 10 11 12; do ln -sfn /proc/self/fd/$i /srv; sleep 0.02; done; done']") + "---\n" +
 		victims(n, "", "workingDir: /proc/self/fd/1%d, command: [app, attack, files, "+secret+", "+text+"]") + "---\n" +
 		renamed("w", victims(n, "", "workingDir: /proc/self/fd/%d, command: [app, attack, files, "+secret+", "+text+"]")))
 	e.ready("a")
@@ -211,7 +211,7 @@ func TestHostileImage(t *testing.T) {
 	up := "../../../../../../../.." + e.home
 	image, err := registry.Part(v1.Config{},
 		registry.File{Name: "config", Link: e.home}, registry.File{Name: "secret", Link: filepath.Join(e.home, "secret")}, registry.File{Name: "data", Link: up},
-		registry.File{Name: "magic", Link: "/proc/self/root" + e.home}, registry.File{Name: "work", Link: up},
+		registry.File{Name: "magic", Link: "/proc/self/root" + e.home}, registry.File{Name: "srv", Link: up},
 	)
 	if err != nil {
 		t.Fatal(err)
@@ -225,7 +225,7 @@ func TestHostileImage(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	mountsOf := []string{"/config", "/config/sub", "/secret", "/data", "/data/sub", "/magic", "/etc", "/work/sub"}
+	mountsOf := []string{"/config", "/config/sub", "/secret", "/data", "/data/sub", "/magic", "/etc", "/srv/sub"}
 	volumes := "volumes: [{name: c, configMap: {name: c}}, {name: s, secret: {secretName: s}}, {name: e, emptyDir: {}}]"
 	all := []string{"{apiVersion: v1, kind: ConfigMap, metadata: {name: c}, data: {secret: evil, authorized_keys: evil}}",
 		"{apiVersion: v1, kind: Secret, metadata: {name: s}, stringData: {secret: evil, passwd: evil}}"}
@@ -236,7 +236,7 @@ func TestHostileImage(t *testing.T) {
 		}
 		mount[i%3] = "{name: " + []string{"c", "s", "e"}[i%3] + ", mountPath: " + at + "}"
 		all = append(all, strings.ReplaceAll(hostilePod(fmt.Sprintf("v%d", i), "restartPolicy: Never\n"+volumes,
-			"workingDir: /work, command: [sh, -c, 'echo evil >/config/new; echo evil >>/secret; app attack files "+filepath.Join(e.home, "secret")+" \""+text+"\"'], volumeMounts: ["+strings.Join(mount, ", ")+"]"),
+			"workingDir: /srv, command: [sh, -c, 'echo evil >/config/new; echo evil >>/secret; app attack files "+filepath.Join(e.home, "secret")+" \""+text+"\"'], volumeMounts: ["+strings.Join(mount, ", ")+"]"),
 			"test/hostile", "test/links"))
 	}
 	all = append(all, strings.ReplaceAll(hostilePod(fmt.Sprintf("v%d", len(mountsOf)), "restartPolicy: Never", "command: [app, attack, files, "+filepath.Join(e.home, "secret")+", "+text+"]"),

@@ -46,7 +46,7 @@ spec:
   terminationGracePeriodSeconds: 1
   volumes: [{name: v, emptyDir: {}}]
   containers:
-  - {name: root, image: busybox, command: [sleep, "3600"], workingDir: /work, volumeMounts: [{name: v, mountPath: /v}]}
+  - {name: root, image: busybox, command: [sleep, "3600"], workingDir: /srv, volumeMounts: [{name: v, mountPath: /v}]}
   - {name: user, image: busybox, command: [sleep, "3600"], securityContext: {runAsUser: 1000, runAsGroup: 2000}, volumeMounts: [{name: v, mountPath: /v}]}
   - {name: fixed, image: busybox, command: [sleep, "3600"], securityContext: {readOnlyRootFilesystem: true}}
 `
@@ -71,7 +71,7 @@ func TestCopy(t *testing.T) {
 		same(t, sh("root", "cat /tmp/f; stat -c %a /tmp/f"), "hello\n644\n")
 		// From the working directory on.
 		e.ok("cp", "f", "a:here", "-c", "root")
-		same(t, sh("root", "cat /work/here"), "hello\n")
+		same(t, sh("root", "cat /srv/here"), "hello\n")
 		// In place: who has the file open sees it.
 		e.write("f2", "other\n")
 		same(t, sh("root", "ls -i /tmp/g | cut -d' ' -f1 >/tmp/inode; echo"), "\n")
@@ -167,7 +167,7 @@ func TestCopy(t *testing.T) {
 func TestCopyStaysInside(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
-	e.start(strings.Replace(copyPods, "command: [sleep, \"3600\"], workingDir: /work,", "command: [sh, -c, 'mkdir -p /w/real; echo inside >/w/real/secret; while :; do rm -f /w/x; ln -s "+e.home+" /w/x; rm -f /w/x; ln -s /w/real /w/x; done'],", 1), "a")
+	e.start(strings.Replace(copyPods, "command: [sleep, \"3600\"], workingDir: /srv,", "command: [sh, -c, 'mkdir -p /w/real; echo inside >/w/real/secret; while :; do rm -f /w/x; ln -s "+e.home+" /w/x; rm -f /w/x; ln -s /w/real /w/x; done'],", 1), "a")
 	e.write("secret", "outside\n")
 	e.write("f", "evil\n")
 	sh := func(script string) string {
