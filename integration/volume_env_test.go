@@ -35,8 +35,14 @@ spec:
     - {name: X_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
     - {name: X_LABEL, valueFrom: {fieldRef: {fieldPath: "metadata.labels['app']"}}}
     - {name: X_NOTE, valueFrom: {fieldRef: {fieldPath: "metadata.annotations['note']"}}}
+    - {name: X_NO_LABEL, valueFrom: {fieldRef: {fieldPath: "metadata.labels['none']"}}}
+    - {name: X_NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
+    - {name: X_NODE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}
+    - {name: X_ACCOUNT, valueFrom: {fieldRef: {fieldPath: spec.serviceAccountName}}}
     - {name: X_IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}
+    - {name: X_IPS, valueFrom: {fieldRef: {fieldPath: status.podIPs}}}
     - {name: X_HOST, valueFrom: {fieldRef: {fieldPath: status.hostIP}}}
+    - {name: X_HOSTS, valueFrom: {fieldRef: {fieldPath: status.hostIPs}}}
     - {name: X_UID, valueFrom: {fieldRef: {fieldPath: metadata.uid}}}
     - {name: X_REQUEST, valueFrom: {resourceFieldRef: {resource: requests.cpu, divisor: 1m}}}
     - {name: X_CPU, valueFrom: {resourceFieldRef: {resource: requests.cpu, containerName: c}}}
@@ -46,6 +52,16 @@ spec:
     - {name: X_NONE, valueFrom: {fileKeyRef: {volumeName: v, path: d/env, key: C, optional: true}}}
 `, "env")
 	p := e.pod("env")
+	var ips, hosts []string
+	for _, ip := range p.Status.PodIPs {
+		ips = append(ips, ip.IP)
+	}
+	for _, ip := range p.Status.HostIPs {
+		hosts = append(hosts, ip.IP)
+	}
+	if len(ips) == 0 || len(hosts) == 0 || p.Spec.NodeName == "" {
+		t.Errorf("got addresses %q, of the host %q, node %q", ips, hosts, p.Spec.NodeName)
+	}
 	var out string
 	e.eventually("output", func() string {
 		if out = e.ok("logs", "env", "-c", "c"); !strings.Contains(out, "X_UID=") {
@@ -54,7 +70,8 @@ spec:
 		return ""
 	})
 	mustContain(t, out, "1 $(A) $(NONE)\n", "X_REF=1-$(A)-$(LATER)\n", "X_NAME=env\n", "X_LABEL=myapp\n", "X_NOTE=a note\n", "X_IP="+p.Status.PodIP+"\n",
-		"X_HOST="+p.Status.HostIP+"\n", "X_UID="+string(p.UID)+"\n", "X_REQUEST=250\n", "X_CPU=1\n", "X_LIMIT=64\n", "X_FILE=one\n", "X_LINES=two\n", "\nlines\n")
+		"X_HOST="+p.Status.HostIP+"\n", "X_UID="+string(p.UID)+"\n", "X_NO_LABEL=\n", "X_NAMESPACE=default\n", "X_NODE="+p.Spec.NodeName+"\n", "X_ACCOUNT=default\n",
+		"X_IPS="+strings.Join(ips, ",")+"\n", "X_HOSTS="+strings.Join(hosts, ",")+"\n", "X_REQUEST=250\n", "X_CPU=1\n", "X_LIMIT=64\n", "X_FILE=one\n", "X_LINES=two\n", "\nlines\n")
 	if strings.Contains(out, "X_NONE") {
 		t.Errorf("an optional variable is there: %s", out)
 	}

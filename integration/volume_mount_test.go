@@ -198,6 +198,29 @@ func TestFSGroup(t *testing.T) {
 		"3000 2000\n0:2000:2777\n1000:2000\n1000:2000:2755\nok\n")
 }
 
+// TestFSGroupChangePolicy: a claim's files are given to a second pod's group,
+// unless its policy is content with the directory's.
+func TestFSGroupChangePolicy(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	e.apply("apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {name: data}\nspec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}\n")
+	pod := func(name string, group int, policy, script string) string {
+		return strings.Replace(volumePod(name, "persistentVolumeClaim: {claimName: data}", script, "mountPath: /m"),
+			"spec:", fmt.Sprintf("spec:\n  securityContext: {fsGroup: %d, fsGroupChangePolicy: %s}", group, policy), 1)
+	}
+	owners := func(name string) string { return e.sh(name, "c0", "cd /m && stat -c %g:%a . f d d/f").out }
+	e.start(pod("first", 2000, "OnRootMismatch", "cd /v; umask 077; touch f; mkdir d; touch d/f; chgrp 0 f d d/f; chmod g-s d"), "first")
+	same(t, owners("first"), "2000:2777\n0:600\n0:700\n0:600\n")
+	e.start(pod("content", 2000, "OnRootMismatch", "true"), "content")
+	same(t, owners("content"), "2000:2777\n0:600\n0:700\n0:600\n")
+	e.start(pod("always", 2000, "Always", "true"), "always")
+	same(t, owners("always"), "2000:2777\n2000:660\n2000:2770\n2000:660\n")
+	e.start(pod("other", 3000, "OnRootMismatch", "true"), "other")
+	same(t, owners("other"), "3000:2777\n3000:660\n3000:2770\n3000:660\n")
+	e.ok("delete", "pods", "--all", "--now")
+	e.ok("delete", "pvc", "data")
+}
+
 // TestSizeLimit: memory is limited by the kernel; a pod whose directory on disk
 // grew too large is evicted.
 func TestSizeLimit(t *testing.T) {
