@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
@@ -154,7 +155,7 @@ func Unanswered(err error) bool {
 	if errors.Is(err, http.ErrSchemeMismatch) {
 		return true
 	}
-	return !errors.As(err, &certificate) && !isAlert(err) &&
+	return !errors.As(err, &certificate) && !isAlert(err) && !isLocal(err) &&
 		(errors.As(err, &of) || errors.As(err, &stalled) || errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF))
 }
 
@@ -184,6 +185,13 @@ func redacted(err error) error {
 		return of.Err
 	}
 	return err
+}
+
+// isLocal tells whether err comes of a file here, also one of which a body was
+// read. To errors.As every errno is a net.Error.
+func isLocal(err error) bool {
+	var file *fs.PathError
+	return errors.Is(err, errNoBlob) || errors.As(err, &file)
 }
 
 // diskError tells whether the disk is full, or the user's part of it.

@@ -4,11 +4,13 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -134,5 +136,8 @@ func TestUnanswered(t *testing.T) {
 	})
 	if err := resolve(srv.host); !image.Unanswered(err) {
 		t.Errorf("nothing comes: %v", err)
+	}
+	if err := (&fs.PathError{Op: "write", Path: "layer", Err: syscall.EIO}); image.Unanswered(err) {
+		t.Errorf("a file here: %v", err)
 	}
 }

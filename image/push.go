@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"get.podrun.dev/podrun/internal/fault"
+	"get.podrun.dev/podrun/internal/hint"
 )
 
 // The statuses of a push, in docker's words.
@@ -89,6 +90,9 @@ func (s *Store) Push(ctx context.Context, ref Reference, o PushOptions) (*Blob, 
 			break
 		}
 		err = asked.why(err)
+		if isLocal(err) {
+			return nil, hint.Wrap(redacted(err), img.pullAgain())
+		}
 		wait := s.wire.after(try)
 		if answer := answerIn(err); answer != nil {
 			wait = max(wait, answer.After)

@@ -3,14 +3,18 @@ package image_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"get.podrun.dev/podrun/image"
+	"get.podrun.dev/podrun/internal/hint"
 )
 
 // net/http goes on reading what it sends when the answer has come already:
@@ -121,9 +125,14 @@ func TestPushAwaitsCommits(t *testing.T) {
 // name of srv.
 func pushable(t *testing.T, srv *server, size int) (*image.Store, image.Reference) {
 	t.Helper()
+	return pushableIn(t, t.TempDir(), srv, size)
+}
+
+func pushableIn(t *testing.T, dir string, srv *server, size int) (*image.Store, image.Reference) {
+	t.Helper()
 	from := newServer(t)
 	from.push(t, "app", imageOf(t, tarOf(t, entry{name: "f", data: noise(size)})))
-	s := openQuick(t, t.TempDir(), quick)
+	s := openQuick(t, dir, quick)
 	img, err := s.Pull(t.Context(), parse(t, from.host+"/app"), image.PullOptions{Content: true})
 	if err != nil {
 		t.Fatal(err)
@@ -133,4 +142,37 @@ func pushable(t *testing.T, srv *server, size int) (*image.Store, image.Referenc
 		t.Fatal(err)
 	}
 	return s, ref
+}
+
+// TestPushOfDamaged: what is wrong with what is kept here is said at once, and
+// not of the registry.
+func TestPushOfDamaged(t *testing.T) {
+	t.Parallel()
+	srv := newServer(t)
+	dir := t.TempDir()
+	s, ref := pushableIn(t, dir, srv, 1000)
+	img, err := s.Lookup(ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	layer := img.Blobs[0]
+	path := filepath.Join(dir, "blobs", "sha256", layer.Digest.Hex())
+	if err := os.WriteFile(path, []byte(noise(int(layer.Size))), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var sent atomic.Int64
+	srv.meddling(func(_ http.ResponseWriter, r *http.Request, _ http.Handler) bool {
+		if r.Method == http.MethodPatch && r.ContentLength == layer.Size {
+			sent.Add(1)
+		}
+		return false
+	})
+	_, err = s.Push(t.Context(), ref, image.PushOptions{})
+	want := fmt.Sprintf("its content is not kept here: its file has been damaged (%s)", layer.Digest)
+	if err == nil || err.Error() != want || sent.Load() != 1 {
+		t.Errorf("sent %d times, got %v, want once and %s", sent.Load(), err, want)
+	}
+	if want := fmt.Sprintf(`pull it again with "podrun pull %s"`, img.References[0]); hint.Of(err) != want {
+		t.Errorf("got hint %q, want %q", hint.Of(err), want)
+	}
 }

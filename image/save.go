@@ -127,14 +127,19 @@ func (s *Store) toOCI(one *saving) error {
 // dockerZstd is docker's type of a layer compressed with zstd.
 const dockerZstd = "application/vnd.docker.image.rootfs.diff.tar.zstd"
 
-// whole tells whether all of an image's content is here, and describes its
-// manifest and its config.
-func (s *Store) whole(img *Image) ([]Blob, error) {
+// pullAgain is what mends content of the image that is missing.
+func (img *Image) pullAgain() string {
 	name := img.ID.Hex()[:12]
 	if len(img.References) > 0 {
 		name = familiar(img.References[0])
 	}
-	again := fmt.Sprintf(`pull it again with "podrun pull %s"`, name)
+	return fmt.Sprintf(`pull it again with "podrun pull %s"`, name)
+}
+
+// whole tells whether all of an image's content is here, and describes its
+// manifest and its config.
+func (s *Store) whole(img *Image) ([]Blob, error) {
+	again := img.pullAgain()
 	if img.Manifest == "" {
 		return nil, hint.Wrap(errNoBlob, again)
 	}
