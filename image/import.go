@@ -34,6 +34,7 @@ func (s *Store) Import(ctx context.Context, r io.Reader, o ImportOptions) (img *
 		}
 	}
 	defer s.hold()()
+	defer s.sweepAfter(&err)
 	defer func() { err = explainDisk(err) }()
 	blob, diffID, err := s.compress(ctx, r)
 	if err != nil {
@@ -83,7 +84,11 @@ func (s *Store) compress(ctx context.Context, r io.Reader) (blob Blob, diffID Di
 	}
 	defer func() { err = errors.Join(err, kept.abort()) }()
 	z, hash := newCompressor(kept), sha256.New()
-	if _, err := io.Copy(io.MultiWriter(z, hash), until(ctx, plain)); err != nil {
+	_, err = io.Copy(io.MultiWriter(z, hash), until(ctx, plain))
+	if err == nil {
+		err = ctx.Err() // the end may be that of who sent it
+	}
+	if err != nil {
 		return Blob{}, "", fmt.Errorf("archive: %w", err)
 	}
 	if err := z.Close(); err != nil {

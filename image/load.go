@@ -48,6 +48,7 @@ type incoming struct {
 // stay.
 func (s *Store) Load(ctx context.Context, r io.Reader, progress func(Progress)) (loaded []Loaded, err error) {
 	defer s.hold()()
+	defer s.sweepAfter(&err)
 	defer func() { err = explainDisk(err) }()
 	sp, err := s.spool(ctx, r)
 	if err != nil {

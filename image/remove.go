@@ -162,6 +162,17 @@ func (s *Store) sweep() error {
 	return errors.Join(err, removeTree(trash))
 }
 
+// sweepAfter has what came swept away when it made no image. A pull that fails does
+// not call it: the next one goes on with the layers that are whole.
+func (s *Store) sweepAfter(err *error) {
+	if *err == nil {
+		return
+	}
+	if serr := s.sweep(); serr != nil {
+		*err = errors.Join(*err, serr)
+	}
+}
+
 // removeTries is how often a directory is removed again to which something came
 // meanwhile. A flush writes one file to each layer.
 const removeTries = 8
