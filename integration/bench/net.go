@@ -22,8 +22,9 @@ const (
 type place struct {
 	pid   int    // of a process in it
 	host  string // the host's loopback, from inside
-	other int    // a process in another pod of the same network; 0: none
-	ip    string // the pod's address, for the other
+	peer  int    // a process in a pod that others reach; 0: there is none
+	other int    // one in another pod of the same network
+	ip    string // the peer's address, for the other
 	port  string // of the host, that leads to podPort; "" for none
 	end   func()
 }
@@ -104,11 +105,17 @@ func names() []string {
 }
 
 func measureNetwork(p *place, port string, record func(row string, value float64)) error {
-	server := inside(p.pid, "serve", "0.0.0.0:"+podPort)
-	if err := server.Start(); err != nil {
-		return err
+	servers := []int{p.pid}
+	if p.peer != 0 && p.peer != p.pid {
+		servers = append(servers, p.peer)
 	}
-	defer func() { _ = server.Process.Kill(); _ = server.Wait() }()
+	for _, pid := range servers {
+		server := inside(pid, "serve", "0.0.0.0:"+podPort)
+		if err := server.Start(); err != nil {
+			return err
+		}
+		defer func() { _ = server.Process.Kill(); _ = server.Wait() }()
+	}
 	time.Sleep(300 * time.Millisecond)
 	for _, r := range netRows {
 		var out []byte
@@ -118,7 +125,7 @@ func measureNetwork(p *place, port string, record func(row string, value float64
 			out, err = inside(p.pid, r.kind, net.JoinHostPort(p.host, port)).Output()
 		case r.from == "host" && p.port != "":
 			out, err = exec.Command("/proc/self/exe", "-traffic", r.kind, "127.0.0.1:"+p.port).Output()
-		case r.from == "other" && p.other != 0:
+		case r.from == "other" && p.peer != 0:
 			out, err = inside(p.other, r.kind, net.JoinHostPort(p.ip, podPort)).Output()
 		default:
 			continue
@@ -184,6 +191,7 @@ func openPodrun(m *meter) (*place, error) {
 	if p.pid, err = open("net-a", netPods); err != nil {
 		return nil, err
 	}
+	p.peer = p.pid
 	second := strings.ReplaceAll(strings.ReplaceAll(netPods, "net-a", "net-b"), ", hostPort: "+hostPort, "")
 	if p.other, err = open("net-b", second); err != nil {
 		return nil, err
@@ -193,11 +201,34 @@ func openPodrun(m *meter) (*place, error) {
 	return p, err
 }
 
+// openPodman has a container with the network that podman gives by default, and
+// two on a bridge, for those of the default reach nobody.
 func openPodman(m *meter) (*place, error) {
-	t := &podman{}
-	pid, err := started(m, []string{"podman", "run", "-d", "--rm", "--name", "net-a", "--network", "slirp4netns:allow_host_loopback=true",
-		"-p", hostPort + ":" + podPort, "busybox", "sleep", "3600"})
-	return &place{pid: pid, host: "10.0.2.2", port: hostPort, end: func() { _ = run([]string{"podman", "rm", "-f", "-t", "0", "net-a"}); t.clean() }}, err
+	p := &place{host: "10.0.2.2", port: hostPort, end: func() {
+		_ = run([]string{"podman", "rm", "-f", "-t", "0", "net-a", "net-b", "net-c"})
+		_ = run([]string{"podman", "network", "rm", "net"})
+	}}
+	open := func(name, network string, more ...string) (int, error) {
+		args := append([]string{"podman", "run", "-d", "--rm", "--name", name, "--network", network}, more...)
+		return started(m, append(args, "busybox", "sleep", "3600"))
+	}
+	err := run([]string{"podman", "network", "create", "net"})
+	if err == nil {
+		p.pid, err = open("net-a", "slirp4netns:allow_host_loopback=true", "-p", hostPort+":"+podPort)
+	}
+	if err == nil {
+		p.peer, err = open("net-b", "net")
+	}
+	if err == nil {
+		p.other, err = open("net-c", "net")
+	}
+	if err != nil {
+		p.end()
+		return nil, err
+	}
+	out, err := exec.Command("podman", "inspect", "-f", "{{.NetworkSettings.Networks.net.IPAddress}}", "net-b").Output()
+	p.ip = strings.TrimSpace(string(out))
+	return p, err
 }
 
 // started runs a command and returns the one new program of a pod.
