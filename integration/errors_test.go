@@ -95,6 +95,21 @@ func TestApplyAgain(t *testing.T) {
 	if after := e.pod("a"); after.Labels["app"] != "other" || ids(after)["c"] != ids(before)["c"] {
 		t.Errorf("got labels %v and ids %v, had %v", after.Labels, ids(after), ids(before))
 	}
+
+	// A manifest that names another node: there is one, and describe says so.
+	manifest = podYAML("b", "nodeName: foo-node", "c=exec sleep 3600")
+	same(t, e.apply(manifest), "pod/b created\n")
+	same(t, e.apply(manifest), "pod/b unchanged\n")
+	e.ready("b")
+	mustMatch(t, e.ok("describe", "pod", "b"), `(?s).*No Effect:\n +spec.nodeName: +there is one node\n.*`)
+	if out := e.ok("describe", "pod", "a"); strings.Contains(out, "No Effect") {
+		t.Errorf("a pod that names no node: %s", out)
+	}
+	e.write("b.yml", manifest)
+	same(t, e.ok("replace", "-f", "b.yml"), "pod/b replaced\n")
+	if got, want := e.pod("b").Spec.NodeName, before.Spec.NodeName; got != want {
+		t.Errorf("got node %q, want %q", got, want)
+	}
 }
 
 // waitsFor checks how a pod that cannot start is shown, and that describe and

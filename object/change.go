@@ -167,9 +167,7 @@ func keep(old, next pod.Value) error {
 	case *corev1.Pod:
 		p := next.(*corev1.Pod)
 		p.Status = *o.Status.DeepCopy()
-		if p.Spec.NodeName == "" {
-			p.Spec.NodeName = o.Spec.NodeName
-		}
+		p.Spec.NodeName = o.Spec.NodeName // there is one, whatever a manifest says
 	case *corev1.PersistentVolumeClaim:
 		c := next.(*corev1.PersistentVolumeClaim)
 		c.Finalizers = o.Finalizers

@@ -114,10 +114,6 @@ func (w *walker) judge(r *rule, path, plain string) {
 		if w.pod.Name != "" {
 			return // it had no part in the name
 		}
-	case "spec.nodeName":
-		if w.pod.UID != "" {
-			return // podrun's own
-		}
 	case "spec.serviceAccount":
 		return // the old name of serviceAccountName, which Default makes the same
 	case "spec.os.name":

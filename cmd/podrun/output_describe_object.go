@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -151,7 +152,7 @@ func describeNamespace(d *description, v pod.Value, about surroundings) {
 // noEffect tells of the fields of a pod that do nothing on one node.
 func (d *description) noEffect(p *corev1.Pod) {
 	p = p.DeepCopy()
-	p.Spec.NodeName = "" // podrun's own
+	p.Spec.NodeName = appliedNode(p) // the other is podrun's own
 	_, ignored := pod.Unsupported(p)
 	if len(ignored) == 0 {
 		return
@@ -160,4 +161,11 @@ func (d *description) noEffect(p *corev1.Pod) {
 	for _, i := range ignored {
 		d.line(1, i.Field, i.Reason)
 	}
+}
+
+// appliedNode is the node that the manifest of a pod names.
+func appliedNode(p *corev1.Pod) string {
+	var applied corev1.Pod
+	_ = json.Unmarshal([]byte(p.Annotations[corev1.LastAppliedConfigAnnotation]), &applied)
+	return applied.Spec.NodeName
 }
