@@ -2,8 +2,11 @@ package integration
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -170,8 +173,9 @@ func await(t *testing.T, what string, c <-chan struct{}) {
 }
 
 // TestKillCommands kills the command line in the middle of each verb: the node
-// and the pods take no notice, and nothing half made is left. cp and port-forward
-// have such tests of their own.
+// and the pods take no notice, and nothing half made is left. cp, port-forward and
+// system reset have such tests of their own; verbs that are not here ask the node
+// once.
 func TestKillCommands(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
@@ -224,6 +228,37 @@ func TestKillCommands(t *testing.T) {
 			}
 			e.ok("delete", "pod", "slow", "--now")
 		}},
+		{"stop", func(t *testing.T, e *env) {
+			e.start(podYAML("slow", "terminationGracePeriodSeconds: 0", "c=trap 'echo asked' TERM; echo ready; while :; do sleep 0.1; done"), "slow")
+			said := func(what string) {
+				e.eventually(what, func() string {
+					if out := e.ok("logs", "slow"); !strings.Contains(out, what) {
+						return out
+					}
+					return ""
+				})
+			}
+			said("ready")
+			s := e.begin(t, "stop", "-t", "5", "slow/c")
+			said("asked")
+			s.kill()
+			// The stop goes on to its end, which is counted.
+			e.restarted("slow", 1)
+			e.ok("delete", "pod", "slow", "--now")
+		}},
+		{"replace --force", func(t *testing.T, e *env) {
+			manifest := e.write("slow.yml", podYAML("slow", "terminationGracePeriodSeconds: 600", "c=trap '' TERM; while :; do sleep 1; done"))
+			e.ok("apply", "-f", manifest)
+			before := e.ready("slow")
+			s := e.begin(t, "replace", "--force", "-f", manifest)
+			e.when("slow", "being deleted", func(p *corev1.Pod) bool { return p.DeletionTimestamp != nil })
+			s.kill()
+			e.ok("replace", "--force", "--grace-period=0", "-f", manifest)
+			if after := e.ready("slow"); after.UID == before.UID {
+				t.Error("it is the old pod")
+			}
+			e.ok("delete", "pod", "slow", "--now")
+		}},
 		{"exec", func(t *testing.T, e *env) {
 			s := e.begin(t, "exec", "-i", "target", "--", "sh", "-c", "echo here; cat")
 			s.expect("here")
@@ -243,6 +278,11 @@ func TestKillCommands(t *testing.T) {
 		}},
 		{"get -w", func(t *testing.T, e *env) {
 			s := e.begin(t, "get", "pods", "-w")
+			s.expect("target")
+			s.kill()
+		}},
+		{"events -w", func(t *testing.T, e *env) {
+			s := e.begin(t, "events", "-w")
 			s.expect("target")
 			s.kill()
 		}},
@@ -282,6 +322,13 @@ func TestKillCommands(t *testing.T) {
 			}
 			s.kill()
 		}},
+		{"image import", func(t *testing.T, e *env) {
+			s := e.begin(t, "image", "import", "-", "half")
+			if _, err := io.Copy(s.stdin, bytes.NewReader(archive[:len(archive)/2])); err != nil {
+				t.Fatal(err)
+			}
+			s.kill()
+		}},
 		{"save", func(t *testing.T, e *env) {
 			fifo := filepath.Join(e.home, "fifo")
 			if err := unix.Mkfifo(fifo, 0o600); err != nil {
@@ -309,5 +356,28 @@ func TestKillCommands(t *testing.T) {
 	e.restarted("target", 0)
 	if got := e.nodePID(); got != node {
 		t.Errorf("the node is %d, was %d", got, node)
+	}
+}
+
+// TestKillReset kills "system reset" at random moments: the next one comes to its
+// end and leaves nothing, whatever the first has begun.
+func TestKillReset(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	for range 4 {
+		e.start(group("a")+"---\n"+group("b"), "a", "b")
+		e.remember()
+		s := e.begin(t, "system", "reset", "--force")
+		after := time.Duration(rand.IntN(300)) * time.Millisecond
+		time.Sleep(after)
+		s.kill()
+		same(t, e.ok("system", "reset", "--force"), "all that podrun kept is removed\n")
+		if e.checkGone(); t.Failed() {
+			t.Fatalf("killed after %v", after)
+		}
+		entries, err := os.ReadDir(e.data)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) || len(entries) > 0 {
+			t.Fatalf("killed after %v: left in %s: %v, %v", after, e.data, entries, err)
+		}
 	}
 }
