@@ -2,7 +2,7 @@ package pod
 
 var volumeFields = section{"Volumes", "spec.volumes.", []rule{
 	{Supported, "name", ""},
-	{Supported, "emptyDir.{medium,sizeLimit}", "on disk, or `Memory`"},
+	{Supported, "emptyDir.{medium,sizeLimit}", "on disk, or `Memory`; not `HugePages`"},
 	{Refused, "emptyDir.mode", alpha},
 	{Supported, "hostPath.{path,type}", ""},
 	{Supported, "configMap.{name,optional,defaultMode,items.{key,path,mode}}", "follows the object while the pod runs"},

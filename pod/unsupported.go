@@ -120,6 +120,11 @@ func (w *walker) judge(r *rule, path, plain string) {
 		if spec.OS.Name != corev1.Linux {
 			support, note = Refused, notWindows
 		}
+	case "spec.volumes.emptyDir.medium":
+		var i int
+		if _, err := fmt.Sscanf(path, "spec.volumes[%d]", &i); err == nil && strings.HasPrefix(string(spec.Volumes[i].EmptyDir.Medium), string(corev1.StorageMediumHugePages)) {
+			support, note = Refused, noHugePages
+		}
 	case "spec.containers.ports.hostPort", "spec.initContainers.ports.hostPort", "spec.containers.ports.hostIP", "spec.initContainers.ports.hostIP":
 		if spec.HostNetwork {
 			return // the container port itself, by default
