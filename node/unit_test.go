@@ -62,3 +62,25 @@ func TestUnitOfOthers(t *testing.T) {
 		}
 	}
 }
+
+// TestLinger: who lingers is told nothing, nor is root.
+func TestLinger(t *testing.T) {
+	defer func(dir string) { lingerDir = dir }(lingerDir)
+	lingerDir = t.TempDir()
+	const uid, name = 4_000_000_000, "4000000000" // nobody has it
+	for _, lingers := range []bool{false, true} {
+		want := "sudo loginctl enable-linger " + name
+		if lingers {
+			want = ""
+			if err := os.WriteFile(filepath.Join(lingerDir, name), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := lingerMend(uid); got != want {
+			t.Errorf("lingers: %t: got %q, want %q", lingers, got, want)
+		}
+	}
+	if got := lingerMend(0); got != "" {
+		t.Errorf("root: got %q", got)
+	}
+}

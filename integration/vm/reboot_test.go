@@ -16,7 +16,9 @@ func TestReboot(t *testing.T) {
 	out, _ := try(t, User, "podrun system enable")
 	mustMatch(t, out, `loginctl enable-linger `+User)
 	in(t, Root, "loginctl enable-linger "+User)
-	in(t, User, "podrun system enable --now")
+	if out := in(t, User, "podrun system enable --now"); strings.Contains(out, "linger") {
+		t.Errorf("the user lingers, and enable says: %s", out)
+	}
 	in(t, User, "systemd-analyze --user verify ~/.config/systemd/user/podrun.service")
 	shown := in(t, User, "systemctl --user show podrun.service -p Type -p Delegate -p ActiveState -p UnitFileState")
 	for _, want := range []string{"Type=notify", "Delegate=yes", "ActiveState=active", "UnitFileState=enabled"} {
