@@ -130,7 +130,7 @@ func TestPrivateFromBirth(t *testing.T) {
 	t.Parallel()
 	e := newHostileEnv(t)
 	want := map[string]os.FileMode{
-		e.state: 0o700, e.data: 0o700, filepath.Join(e.state, "node.sock"): 0o600, filepath.Join(e.state, "node.new"): 0o600,
+		e.state: 0o700, e.data: 0o700, filepath.Join(e.state, "node.sock"): 0o600, filepath.Join(e.state, "node.new"): 0o600, filepath.Join(e.state, "reaper.sock"): 0o600,
 		filepath.Join(e.data, "store.db"): 0o600, filepath.Join(e.state, "node.log"): 0o600, filepath.Join(e.state, "node.lock"): 0o600,
 	}
 	stop := make(chan struct{})
@@ -162,8 +162,8 @@ func TestPrivateFromBirth(t *testing.T) {
 	e.ready("a")
 	for path, mode := range want {
 		info, err := os.Lstat(path)
-		if filepath.Base(path) == "node.new" {
-			continue // has become node.sock
+		if name := filepath.Base(path); name == "node.new" || name == "reaper.sock" {
+			continue // the one has become node.sock, the other is gone with the node's connection
 		}
 		if err != nil || info.Mode().Perm() != mode {
 			t.Errorf("%s: %v, %v; want %v", path, info, err, mode)
