@@ -33,6 +33,7 @@ func TestAttach(t *testing.T) {
 	t.Run("output only", func(t *testing.T) {
 		s := e.begin(t, "attach", "a", "-c", "mute")
 		s.expect("tick\n")
+		s.expectError("pressing enter") // which may come after what the container prints
 		same(t, s.errors(), attachHint)
 		s.kill()
 	})
