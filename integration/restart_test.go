@@ -88,6 +88,10 @@ func TestRestartBackOff(t *testing.T) {
 	e.when("group", "in back-off", func(p *corev1.Pod) bool {
 		return strings.HasPrefix(row(e.ok("get", "pods"), "group"), "group 0/2 CrashLoopBackOff 1 (")
 	})
+	// As the kubelet has it, both are of the container that ended last.
+	last := e.ok("logs", "group", "-c", "one", "--timestamps")
+	mustContain(t, last, "first of one\n")
+	same(t, e.ok("logs", "group", "-c", "one", "--timestamps", "--previous"), last)
 	start := time.Now()
 	e.restarted("group", 2)
 	if waited := time.Since(start); waited < 5*time.Second || waited > 20*time.Second {

@@ -162,11 +162,12 @@ func (s *Supervisor) Logs(ctx context.Context, namespace, name string, o LogOpti
 		incarnation = c.incarnation
 	}
 	st := statusOf(p, o.Container)
-	if c == nil && st.State.Waiting != nil && incarnation > 0 {
-		incarnation-- // between two incarnations: the last that ran
+	// Between two incarnations it is the last that ran, the previous one, too.
+	between := c == nil && st.State.Waiting != nil
+	if o.Previous || between && incarnation > 0 {
+		incarnation--
 	}
 	if o.Previous {
-		incarnation--
 		if _, err := os.Stat(w.logPath(o.Container, incarnation)); incarnation < 0 || err != nil {
 			return apierrors.NewBadRequest(fmt.Sprintf("previous terminated container %q in pod %q not found", o.Container, name))
 		}
