@@ -26,8 +26,9 @@ type replaceOptions struct {
 func replaceCommand(c *cli) *cobra.Command {
 	var o replaceOptions
 	command := &cobra.Command{
-		Use:   "replace -f FILENAME",
-		Short: "Put the objects of a manifest in the place of those of their names",
+		Use:        "replace -f FILENAME",
+		SuggestFor: []string{"edit"}, // kubectl's
+		Short:      "Put the objects of a manifest in the place of those of their names",
 		Long: `Put the objects of a manifest in the place of those of their names, which must be there.
 
 What the manifest leaves out is gone afterwards. With --force the objects are deleted

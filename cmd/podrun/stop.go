@@ -19,8 +19,9 @@ import (
 func stopCommand(c *cli) *cobra.Command {
 	var seconds int
 	command := &cobra.Command{
-		Use:   "stop [-t SECONDS] CONTAINER...",
-		Short: "Stop containers; their pods restart by their restart policy",
+		Use:        "stop [-t SECONDS] CONTAINER...",
+		SuggestFor: []string{"kill", "restart"}, // docker's
+		Short:      "Stop containers; their pods restart by their restart policy",
 		Long: `Stop containers: the stop signal, then SIGKILL when they have not ended in time.
 
 CONTAINER is an id, the beginning of one, POD/CONTAINER or NAMESPACE/POD/CONTAINER.

@@ -15,9 +15,10 @@ import (
 
 func topCommand(c *cli) *cobra.Command {
 	command := &cobra.Command{
-		Use:   "top pod [NAME]",
-		Short: "Show what pods use of processor and memory",
-		Args:  cobra.NoArgs,
+		Use:        "top pod [NAME]",
+		SuggestFor: []string{"stats"}, // docker's
+		Short:      "Show what pods use of processor and memory",
+		Args:       cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			return usagef("say of what: podrun top pod")
 		},

@@ -2,8 +2,8 @@ package main
 
 import "testing"
 
-// Who types docker's short form of a verb that is below another here is told
-// where it is.
+// Who types a verb of docker's or kubectl's that has another name here, or is
+// below another, is told where it is.
 func TestUnknownCommandNamesTheRightOne(t *testing.T) {
 	for name, want := range map[string]string{
 		"history": `unknown command "history"; did you mean "image history"?`,
@@ -12,6 +12,10 @@ func TestUnknownCommandNamesTheRightOne(t *testing.T) {
 		"df":      `unknown command "df"; did you mean "system df"?`,
 		"imagse":  `unknown command "imagse"; did you mean "image"?`,
 		"rm":      `unknown command "rm"; did you mean "delete"?`,
+		"kill":    `unknown command "kill"; did you mean "stop"?`,
+		"restart": `unknown command "restart"; did you mean "stop"?`,
+		"stats":   `unknown command "stats"; did you mean "top"?`,
+		"edit":    `unknown command "edit"; did you mean "replace"?`,
 		"search":  `unknown command "search"`,
 	} {
 		if err := unknownCommand((&cli{}).root(), name); err.Error() != want {
