@@ -40,6 +40,36 @@ func TestDeadline(t *testing.T) {
 	}
 }
 
+// TestDeadlineChanged: an update may set the deadline of a pod, and bring it
+// forward.
+func TestDeadlineChanged(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ name, script, before, status string }{
+		{"running", "sleep 3600", "", "Running"},
+		{"running, with one before", "sleep 3600", "activeDeadlineSeconds: 3600", "Running"},
+		{"back-off", "exit 1", "", "CrashLoopBackOff"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			e := newEnv(t)
+			manifest := func(deadline string) string {
+				return lifecyclePod("group", "terminationGracePeriodSeconds: 1\n"+deadline, nil, []string{"main=" + tt.script})
+			}
+			e.apply(manifest(tt.before))
+			before := e.when("group", tt.status, func(p *corev1.Pod) bool {
+				return strings.Contains(row(e.ok("get", "pods"), "group"), " "+tt.status+" ")
+			})
+			same(t, e.apply(manifest("activeDeadlineSeconds: 1")), "pod/group configured\n")
+			p := e.when("group", "failed", func(p *corev1.Pod) bool { return p.Status.Phase == corev1.PodFailed })
+			same(t, p.Status.Reason, "DeadlineExceeded")
+			// Not when the back-off was over.
+			if restarts(p) != restarts(before) {
+				t.Errorf("%d restarts, had %d", restarts(p), restarts(before))
+			}
+		})
+	}
+}
+
 // TestStopSignal: the container's own goes before the image's, and the status
 // says which one it is.
 func TestStopSignal(t *testing.T) {

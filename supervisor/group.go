@@ -195,7 +195,7 @@ func (w *worker) backingOff(ctx context.Context) {
 	settle := time.NewTimer(2 * time.Second)
 	defer settle.Stop()
 	deadline, stop := w.deadline()
-	defer stop()
+	defer func() { stop() }()
 	written, forget := w.awaitObjects(ctx)
 	defer forget()
 	waits, end := context.WithCancel(ctx)
@@ -228,6 +228,8 @@ func (w *worker) backingOff(ctx context.Context) {
 				return
 			}
 			w.reload(ctx)
+			stop()
+			deadline, stop = w.deadline()
 		}
 	}
 }

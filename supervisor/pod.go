@@ -137,11 +137,9 @@ func (w *worker) running(ctx context.Context) {
 		w.sandboxGone(ctx) // with the machine's last boot
 		return
 	}
-	deadline, stop := w.deadline()
-	defer stop()
 	w.follow(revisionOf(w.pod), true) // an earlier node started the pod
 	for w.run.State == Running {
-		w.attendRunning(ctx, deadline)
+		w.attendRunning(ctx)
 		if ctx.Err() != nil || w.deletionRequested() {
 			return
 		}
@@ -150,8 +148,10 @@ func (w *worker) running(ctx context.Context) {
 
 // attendRunning waits for one thing that happens to the running pod, and sees
 // to it.
-func (w *worker) attendRunning(ctx context.Context, deadline <-chan time.Time) {
+func (w *worker) attendRunning(ctx context.Context) {
 	due, stop := w.due()
+	defer stop()
+	deadline, stop := w.deadline() // what wakes it may have changed it
 	defer stop()
 	select {
 	case <-ctx.Done():
