@@ -21,7 +21,7 @@ if [ "${1:-}" = make ]; then
 	trap 'rm -rf "$root"' EXIT
 
 	packages=systemd,systemd-sysv,libpam-systemd,dbus,dbus-user-session,udev,kmod,linux-image-cloud-amd64,initramfs-tools
-	packages=$packages,busybox-static,uidmap,iproute2,procps,netbase,openssh-server,sudo,passwd,login,rsync,make,zstd,e2fsprogs,grub-pc-bin,grub-common
+	packages=$packages,busybox-static,uidmap,iproute2,procps,netbase,openssh-server,sudo,passwd,login,rsync,make,zstd,e2fsprogs,grub-pc-bin,grub-common,systemd-resolved,dnsmasq-base
 	cat >modules.hook <<-'HOOK'
 		set -eu
 		mkdir -p "$1/etc/initramfs-tools/conf.d"
@@ -57,6 +57,7 @@ if [ "${1:-}" = make ]; then
 	# As the README has it: systemd gives a session memory and pids, limits on cpu want the rest.
 	mkdir -p "$root/etc/systemd/system/user@.service.d"
 	printf '[Service]\nDelegate=cpu cpuset io memory pids\n' >"$root/etc/systemd/system/user@.service.d/delegate.conf"
+	chroot "$root" systemctl -q disable systemd-resolved # until a test wants it
 	# Nothing of a machine that stays.
 	chroot "$root" systemctl -q enable systemd-networkd serial-getty@ttyS0.service
 	chroot "$root" systemctl -q mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service \
