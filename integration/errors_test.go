@@ -283,9 +283,17 @@ func TestWrongUse(t *testing.T) {
 	}
 	mustContain(t, e.fails(1, "stop", "nosuch"), "podrun: cannot stop")
 	same(t, e.ok("delete", "pod", "nosuch", "--ignore-not-found"), "")
+	same(t, e.fails(2, "network", "nosuch"), "podrun: unknown command \"nosuch\"\nSee 'podrun network --help' for usage.\n")
+	mustContain(t, e.fails(1, "top", "nosuch"), "error: unknown command \"nosuch\"\n")
+	// Of names, an empty list is no news beside what failed.
+	same(t, e.fails(1, "get", "pods", "nosuch", "neither"), "Error from server (NotFound): pods \"nosuch\" not found\n"+
+		"Error from server (NotFound): pods \"neither\" not found\n")
+	if r := e.run("get", "pods", "nosuch", "neither", "--ignore-not-found"); r.code != 0 || r.out != "" || r.err != "" {
+		t.Errorf("%v", r)
+	}
 }
 
-// TestNoUserNamespaces, no subordinate ids: said in one line, with the remedy.
+// TestSingleID: without newuidmap one id is enough, and doctor says what is missing.
 func TestSingleID(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() == 0 {
@@ -304,7 +312,7 @@ func TestSingleID(t *testing.T) {
 	mustContain(t, e.run("doctor").out, "newuidmap")
 }
 
-// TestPullByDigestAndIndex pulls from an index, by tag and by digest.
+// TestPullByDigest pulls by digest, and a pod names its image so.
 func TestPullByDigest(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)

@@ -103,7 +103,7 @@ func (c *cli) get(ctx context.Context, targets []target, f getFlags) error {
 		return failed.err()
 	}
 	if !f.watchOnly {
-		if err := c.printFound(groups, single, namespace, f); err != nil {
+		if err := c.printFound(groups, single, len(failed) == 0, namespace, f); err != nil {
 			return err
 		}
 	}
@@ -139,8 +139,8 @@ func fetch(ctx context.Context, client *node.Client, t target, namespace string,
 	return g, failed
 }
 
-// printFound prints the answer of "get".
-func (c *cli) printFound(groups []found, single bool, namespace string, f getFlags) error {
+// printFound prints the answer of "get". whole tells that nothing failed.
+func (c *cli) printFound(groups []found, single, whole bool, namespace string, f getFlags) error {
 	var all []pod.Value
 	clustered := true
 	for _, g := range groups {
@@ -166,7 +166,7 @@ func (c *cli) printFound(groups []found, single bool, namespace string, f getFla
 		if clustered {
 			namespace = ""
 		}
-		if !f.watch && !single {
+		if whole && !f.watch && !single && !f.ignoreMissing {
 			c.nothing(namespace)
 		}
 		return nil

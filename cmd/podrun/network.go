@@ -25,8 +25,11 @@ podrun.dev/network names: a CNI network list in ~/.config/podrun/cni/net.d or
 		Example: `  podrun network ls
   podrun network inspect podrun
   podrun network check web`,
-		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
+		Args: cobra.ArbitraryArgs,
+		RunE: func(command *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return unknownCommand(command, args[0])
+			}
 			return usagef("say what: podrun network ls, inspect or check")
 		},
 	}

@@ -336,7 +336,7 @@ func (c *cli) printObjects(objects []pod.Value, output string) error {
 			last := &groups[len(groups)-1]
 			last.objects = append(last.objects, v)
 		}
-		return c.printFound(groups, false, c.ns(), getFlags{output: output, titles: len(groups) > 1})
+		return c.printFound(groups, false, true, c.ns(), getFlags{output: output, titles: len(groups) > 1})
 	}
 	items, err := toObjects(objects)
 	if err != nil {

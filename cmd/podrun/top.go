@@ -18,8 +18,11 @@ func topCommand(c *cli) *cobra.Command {
 		Use:        "top pod [NAME]",
 		SuggestFor: []string{"stats"}, // docker's
 		Short:      "Show what pods use of processor and memory",
-		Args:       cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
+		Args:       cobra.ArbitraryArgs,
+		RunE: func(command *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return unknownCommand(command, args[0])
+			}
 			return usagef("say of what: podrun top pod")
 		},
 	}
