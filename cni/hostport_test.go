@@ -111,8 +111,10 @@ func neighbour(t *testing.T) (path string) {
 		}
 		return netlink.LinkSetUp(link)
 	}
-	must(setUp("lan0", "198.51.100.1/24", "198.51.100.9/24", "2001:db8::1/64"))
-	must(in(t, path, func() error { return setUp("lan1", "198.51.100.2/24", "198.51.100.3/24", "2001:db8::2/64") }))
+	must(setUp("lan0", "198.51.100.1/24", "198.51.100.9/24", "2001:db8::1/64", "fe80::9/64"))
+	must(in(t, path, func() error {
+		return setUp("lan1", "198.51.100.2/24", "198.51.100.3/24", "2001:db8::2/64", "fe80::2/64")
+	}))
 	return path
 }
 
@@ -174,6 +176,7 @@ func TestHostPortClients(t *testing.T) {
 		{"the host's loopback", "", "127.0.0.1:8080", host},
 		{"another loopback address", "", "127.0.0.2:8080", host},
 		{"IPv6", lan, "[2001:db8::1]:8080", map[bool]string{true: "", false: host}[has6]},
+		{"IPv6 of the link", lan, "[fe80::9%lan1]:8080", host6},
 		{"IPv6 loopback", "", "[::1]:8080", host6},
 	} {
 		for _, network := range []string{"tcp", "udp"} {

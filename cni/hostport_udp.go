@@ -20,12 +20,10 @@ const (
 	// flowIdle is how long a client is remembered that neither sends nor gets
 	// anything.
 	flowIdle = 90 * time.Second
-	// maxDatagram is the largest payload of UDP.
-	maxDatagram = 65507
+	// behindHeaders is where datagrams are put that go on together: there may be
+	// as much of them as behind the largest headers.
+	behindHeaders = vnetHeader + ipv6Header + udpHeader
 )
-
-// datagrams are buffers for one datagram each.
-var datagrams = sync.Pool{New: func() any { return new([maxDatagram]byte) }}
 
 // udpPort is one bound socket. Each client that sends to it has a flow: a
 // socket of its own in the pod, from the client's address, so that the server
@@ -74,45 +72,77 @@ func (u *udpPort) close() {
 func (u *udpPort) run() {
 	defer u.wait.Wait()
 	defer u.endFlows()
-	b := new([maxDatagram]byte)
-	control := make([]byte, unix.CmsgSpace(unix.SizeofInet6Pktinfo))
-	for {
-		n, controlLen, _, client, err := u.conn.ReadMsgUDPAddrPort(b[:], control)
-		if err != nil {
-			if u.h.ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
-				return
-			}
-			u.h.n.log.Warn("read from a host port", "port", u.port.String(), "err", err)
-			continue
-		}
-		local, ok := destination(control[:controlLen])
-		if !ok {
-			continue
-		}
-		if err := u.forward(flowKey{client, local}, b[:n]); err != nil {
-			u.h.n.log.Debug("datagram to a host port", "port", u.port.String(), "err", err)
+	raw, err := u.conn.SyscallConn()
+	for err == nil {
+		var failed error
+		err = raw.Read(func(fd uintptr) bool {
+			failed = u.receive(int(fd))
+			return !errors.Is(failed, unix.EAGAIN)
+		})
+		if failed != nil && err == nil {
+			u.h.n.log.Warn("read from a host port", "port", u.port.String(), "err", failed)
 		}
 	}
+	// It was closed.
 }
 
-// forward sends one datagram on by its client's flow.
-func (u *udpPort) forward(key flowKey, datagram []byte) error {
+// receive sends on what the socket has, and holds no buffer until there is more.
+// What one client sent in a row goes together.
+func (u *udpPort) receive(fd int) error {
+	in := inboxes.Get().(*inbox)
+	defer inboxes.Put(in)
+	got, err := in.receiveFrom(fd, behindHeaders)
+	if err != nil {
+		return err
+	}
+	for i := 0; i < got; {
+		key, ok := in.flowOf(i)
+		row := i + 1
+		for row < got {
+			if next, _ := in.flowOf(row); next != key {
+				break
+			}
+			row++
+		}
+		count, bytes := in.join(i, row, behindHeaders)
+		if ok {
+			b, size := in.datagram(i)
+			if err := u.forward(key, b[behindHeaders:behindHeaders+bytes], size, count); err != nil {
+				u.h.n.log.Debug("datagram to a host port", "port", u.port.String(), "err", err)
+			}
+		}
+		i += count
+	}
+	return nil
+}
+
+// flowOf is the flow of the i-th datagram. There is none of one that does not
+// say where it went to.
+func (in *inbox) flowOf(i int) (flowKey, bool) {
+	local, ok := destination(in.control(i))
+	return flowKey{in.sender(i), local}, ok
+}
+
+// forward sends count datagrams of size bytes, the last of what is left of b, on
+// by their client's flow.
+func (u *udpPort) forward(key flowKey, b []byte, size, count int) error {
 	u.mu.Lock()
 	f := u.flows[key]
 	u.mu.Unlock()
 	if f == nil {
 		var err error
-		if f, err = u.openFlow(key, datagram); err != nil {
+		if f, err = u.openFlow(key, b[:min(size, len(b))]); err != nil {
 			return err
 		}
 	}
 	f.used.Store(time.Now().UnixNano())
-	_, err := f.socket().Write(datagram)
-	if errors.Is(err, unix.ECONNREFUSED) {
-		// Of the datagram before. The flow's reader sees to it.
-		_, err = f.socket().Write(datagram)
+	raw, err := f.socket().SyscallConn()
+	if err != nil {
+		return err
 	}
-	return err
+	var failed error
+	err = raw.Control(func(fd uintptr) { failed = sendDatagrams(int(fd), b, size, count) })
+	return errors.Join(err, failed)
 }
 
 func (f *flow) socket() *net.UDPConn {
@@ -227,7 +257,7 @@ func (f *flow) run() {
 	}
 }
 
-// answer waits for one datagram of the server and sends it to the client. No
+// answer waits for datagrams of the server and sends them to the client. No
 // buffer is held while it waits.
 func (f *flow) answer() error {
 	raw, err := f.conn.SyscallConn()
@@ -236,24 +266,43 @@ func (f *flow) answer() error {
 	}
 	var failed error
 	err = raw.Read(func(fd uintptr) bool {
-		b := datagrams.Get().(*[maxDatagram]byte)
-		defer datagrams.Put(b)
-		n, err := unix.Read(int(fd), b[:])
-		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
+		in := inboxes.Get().(*inbox)
+		defer inboxes.Put(in)
+		var got int
+		if got, failed = in.receive(int(fd), behindHeaders); errors.Is(failed, unix.EAGAIN) {
 			return false
 		}
-		if err != nil {
-			failed = err
-			return true
-		}
-		f.used.Store(time.Now().UnixNano())
-		f.first = nil
-		if _, _, err := f.u.conn.WriteMsgUDPAddrPort(b[:n], f.control, f.key.client); errors.Is(err, net.ErrClosed) {
-			failed = err
+		for i := 0; i < got && failed == nil; {
+			count, bytes := in.join(i, got, behindHeaders)
+			b, size := in.datagram(i)
+			failed = f.reply(b[behindHeaders:behindHeaders+bytes], size, count)
+			i += count
 		}
 		return true
 	})
 	return errors.Join(err, failed)
+}
+
+// reply sends the client count datagrams of size bytes, the last of what is
+// left of b. What is lost is lost; an error means that the port is closed.
+func (f *flow) reply(b []byte, size, count int) error {
+	f.used.Store(time.Now().UnixNano())
+	f.first = nil
+	send := func(b, control []byte) error {
+		_, _, err := f.u.conn.WriteMsgUDPAddrPort(b, control, f.key.client)
+		return err
+	}
+	if count > 1 && send(b, slices.Concat(f.control, segmentControl(size))) == nil {
+		return nil
+	}
+	for range count {
+		k := min(size, len(b))
+		if err := send(b[:k], f.control); errors.Is(err, net.ErrClosed) {
+			return err
+		}
+		b = b[k:]
+	}
+	return nil
 }
 
 // toLoopback sends the first datagram again, to a server on the pod's loopback,

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -57,6 +58,66 @@ func TestHostPortUDPFlows(t *testing.T) {
 	})
 	if err != nil {
 		t.Errorf("pod to pod: %v", err)
+	}
+}
+
+// TestHostPortBursts: what clients send at once arrives, each datagram by itself
+// and in order, and so do the answers: empty ones, and such as are larger than a
+// packet on the way.
+func TestHostPortBursts(t *testing.T) {
+	n := openNetwork(t, stateDir(t), nil)
+	lan := neighbour(t)
+	r, path := podWithPorts(t, n, "a")
+	peers(t, path, ":80")
+	openPorts(t, n, "a", target(r, path), cni.HostPort{Protocol: "udp", Port: 8080, PodPort: 80})
+	for _, address := range []string{"198.51.100.9:8080", "[2001:db8::1]:8080"} {
+		t.Run(address, func(t *testing.T) {
+			var clients []net.Conn
+			for range 2 {
+				c, err := dial(t, lan, "udp", address, time.Second)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer func() { _ = c.Close() }()
+				_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+				clients = append(clients, c)
+			}
+			b := make([]byte, 65536)
+			for round := range 30 {
+				want := make([][]string, len(clients))
+				for i := range 24 {
+					for j, c := range clients {
+						size := 1400
+						switch {
+						case i%8 == 7:
+							size = (1 + j) * round // ends those that go together, empty at first
+						case round%5 == 4 && i < 8:
+							size = 5000
+						}
+						text := strings.Repeat(string(rune('a'+i)), size)
+						want[j] = append(want[j], text)
+						if _, err := c.Write([]byte(text)); err != nil {
+							t.Fatal(err)
+						}
+						if (i+j+round)%4 != 0 {
+							continue // two of one client
+						}
+						want[j] = append(want[j], "again")
+						if _, err := c.Write([]byte("again")); err != nil {
+							t.Fatal(err)
+						}
+					}
+				}
+				for j, c := range clients {
+					for i, w := range want[j] {
+						k, err := c.Read(b)
+						if w = fmt.Sprintf("%s\n%s", c.LocalAddr(), w); err != nil || string(b[:k]) != w {
+							t.Fatalf("round %d, client %d: answer %d has %d bytes, want %d, or others; %v", round, j, i, k, len(w), err)
+						}
+					}
+				}
+			}
+		})
 	}
 }
 

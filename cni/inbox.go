@@ -1,7 +1,11 @@
 package cni
 
 import (
+	"encoding/binary"
+	"net/netip"
 	"os"
+	"strconv"
+	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -16,7 +20,13 @@ type inbox struct {
 	buffers  [inboxSize][vnetHeader + ipv6Header + maxPacket]byte
 	vectors  [inboxSize]unix.Iovec
 	messages [inboxSize]mmsghdr
+	// Of receiveFrom: who sent each, and the control message that came with it.
+	senders  [inboxSize]unix.RawSockaddrInet6
+	controls [inboxSize][64]byte
 }
+
+// inboxes are for those that do not keep one while they wait.
+var inboxes = sync.Pool{New: func() any { return newInbox() }}
 
 // mmsghdr is the kernel's structure of this name.
 type mmsghdr struct {
@@ -52,6 +62,36 @@ func (in *inbox) receive(fd, behind int) (int, error) {
 			return 0, os.NewSyscallError("recvmmsg", err)
 		}
 	}
+}
+
+// receiveFrom is receive that tells senders and control messages, too.
+func (in *inbox) receiveFrom(fd, behind int) (int, error) {
+	for i := range in.messages {
+		h := &in.messages[i].header
+		h.Name, h.Namelen = (*byte)(unsafe.Pointer(&in.senders[i])), unix.SizeofSockaddrInet6
+		h.Control = &in.controls[i][0]
+		h.SetControllen(len(in.controls[i]))
+	}
+	return in.receive(fd, behind)
+}
+
+// sender is who sent the i-th that receiveFrom took.
+func (in *inbox) sender(i int) netip.AddrPort {
+	a := &in.senders[i]
+	port := binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&a.Port))[:])
+	if a.Family == unix.AF_INET {
+		return netip.AddrPortFrom(netip.AddrFrom4((*unix.RawSockaddrInet4)(unsafe.Pointer(a)).Addr), port)
+	}
+	addr := netip.AddrFrom16(a.Addr)
+	if a.Scope_id != 0 {
+		addr = addr.WithZone(strconv.Itoa(int(a.Scope_id)))
+	}
+	return netip.AddrPortFrom(addr, port)
+}
+
+// control is the control message of the i-th that receiveFrom took.
+func (in *inbox) control(i int) []byte {
+	return in.controls[i][:in.messages[i].header.Controllen]
 }
 
 // datagram is the i-th that receive took: the whole buffer and the payload's
