@@ -44,8 +44,15 @@ var netRows = []struct{ name, kind, from, unit string }{
 	{"pod to host, round trip of a byte", "latency", "pod", "µs"},
 	{"pod to host and back, UDP of 1,400 bytes", "udp", "pod", "/s"},
 	{"host port to pod, 1 stream", "up", "host", "Gbit/s"},
+	{"host port to pod, 100 streams", "up-many", "host", "Gbit/s"},
+	{"host port to pod, 10,000 short connections", "connect", "host", "/s"},
+	{"host port to pod, round trip of a byte", "latency", "host", "µs"},
+	{"host port to pod and back, UDP of 1,400 bytes", "udp", "host", "/s"},
 	{"pod to pod, 1 stream", "up", "other", "Gbit/s"},
+	{"pod to pod, 100 streams", "up-many", "other", "Gbit/s"},
+	{"pod to pod, 10,000 short connections", "connect", "other", "/s"},
 	{"pod to pod, round trip of a byte", "latency", "other", "µs"},
+	{"pod to pod and back, UDP of 1,400 bytes", "udp", "other", "/s"},
 }
 
 // benchNetworks measures each network in turn, runs times, and prints medians.
@@ -174,8 +181,10 @@ kind: Pod
 metadata: {name: net-a}
 spec:
   terminationGracePeriodSeconds: 0
-  containers: [{name: c, image: busybox, imagePullPolicy: IfNotPresent, command: [sleep, "3600"], ports: [{containerPort: ` + podPort + `, hostPort: ` + hostPort + `}]}]
+  containers: [{name: c, image: busybox, imagePullPolicy: IfNotPresent, command: [sleep, "3600"], ports: [` + netPorts + `]}]
 `
+
+const netPorts = `{containerPort: ` + podPort + `, hostPort: ` + hostPort + `}, {containerPort: ` + podPort + `, hostPort: ` + hostPort + `, protocol: UDP}`
 
 func openPodrun(m *meter) (*place, error) {
 	t := &podrun{}
@@ -192,7 +201,7 @@ func openPodrun(m *meter) (*place, error) {
 		return nil, err
 	}
 	p.peer = p.pid
-	second := strings.ReplaceAll(strings.ReplaceAll(netPods, "net-a", "net-b"), ", hostPort: "+hostPort, "")
+	second := strings.NewReplacer("net-a", "net-b", netPorts, "").Replace(netPods)
 	if p.other, err = open("net-b", second); err != nil {
 		return nil, err
 	}
@@ -214,7 +223,7 @@ func openPodman(m *meter) (*place, error) {
 	}
 	err := run([]string{"podman", "network", "create", "net"})
 	if err == nil {
-		p.pid, err = open("net-a", "slirp4netns:allow_host_loopback=true", "-p", hostPort+":"+podPort)
+		p.pid, err = open("net-a", "slirp4netns:allow_host_loopback=true", "-p", hostPort+":"+podPort, "-p", hostPort+":"+podPort+"/udp")
 	}
 	if err == nil {
 		p.peer, err = open("net-b", "net")
@@ -252,7 +261,7 @@ func openSlirp(*meter) (*place, error) {
 
 func openPasta(*meter) (*place, error) {
 	return openHelper(defaultGateway(), func(pid string) []string {
-		return []string{"pasta", "--config-net", "-f", "-q", "-t", hostPort + ":" + podPort, pid}
+		return []string{"pasta", "--config-net", "-f", "-q", "-t", hostPort + ":" + podPort, "-u", hostPort + ":" + podPort, pid}
 	})
 }
 
