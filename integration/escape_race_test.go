@@ -3,7 +3,6 @@ package integration
 import (
 	"fmt"
 	"os"
-	"path"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -115,11 +114,12 @@ func (e *env) homeIs(want ...string) {
 func TestDevicesSwappedInStart(t *testing.T) {
 	t.Parallel()
 	e := newHostileEnv(t)
-	swap := func(name, to string) string {
-		return "rm -rf /v/" + name + "; touch /v/" + name + "; ln -s " + to + " /v/" + name + ".link; app attack swap /v/" + name + " /v/" + name + ".link"
+	// Real root makes the device that is looked for.
+	swap := func(name, device, to string) string {
+		return "rm -rf /v/" + name + "; mknod /v/" + name + " " + device + " || touch /v/" + name + "; ln -s " + to + " /v/" + name + ".link; app attack swap /v/" + name + " /v/" + name + ".link"
 	}
 	e.start(sharedClaim+hostilePod("a", "volumes: ["+claimVolume+"]",
-		"command: [sh, -c, '("+swap("null", "/proc/sys/kernel/core_pattern")+") & ("+swap("console", "/proc/sysrq-trigger")+") & wait'], volumeMounts: [{name: v, mountPath: /v}]"), "a")
+		"command: [sh, -c, '("+swap("null", "c 1 3", "/proc/sys/kernel/core_pattern")+") & ("+swap("console", "c 5 1", "/proc/sysrq-trigger")+") & wait'], volumeMounts: [{name: v, mountPath: /v}]"), "a")
 	const n = 6
 	const look = "command: [sh, -c, 'app attack mounts /proc; app attack kernel']"
 	e.apply(victims(n, "volumes: ["+claimVolume+"]",
@@ -141,7 +141,7 @@ func TestDevicesSwappedInStart(t *testing.T) {
 			root, at, kind := f[0], f[1], f[2]
 			switch {
 			case kind == "proc" && root == strings.TrimPrefix(at, "/proc"), at == "/proc" && root == "/":
-			case kind == "tmpfs" && root == "/", path.Base(root) == "null":
+			case kind == "tmpfs" && root == "/", len(f) > 3 && f[3] == "null":
 			default:
 				t.Errorf("%s: %s of %s is mounted at %s", name, root, kind, at)
 			}

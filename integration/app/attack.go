@@ -226,7 +226,11 @@ func openKernelFiles([]string) error {
 // isNull tells whether f is /dev/null, which lies over what is hidden.
 func isNull(f *os.File) bool {
 	var st unix.Stat_t
-	return unix.Fstat(int(f.Fd()), &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == unix.Mkdev(1, 3)
+	return unix.Fstat(int(f.Fd()), &st) == nil && null(&st)
+}
+
+func null(st *unix.Stat_t) bool {
+	return st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == unix.Mkdev(1, 3)
 }
 
 // findKey looks in the keyrings that the process has for a key of the host's.

@@ -76,7 +76,7 @@ func askSocket(args []string) error {
 }
 
 // showMounts prints what is mounted at and below a directory: the root in the
-// file system, the mount point, and the type.
+// file system, the mount point, the type, and "null" where it is that device.
 func showMounts(args []string) error {
 	b, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
@@ -86,7 +86,12 @@ func showMounts(args []string) error {
 		left, right, _ := strings.Cut(line, " - ")
 		f, kind := strings.Fields(left), strings.Fields(right)
 		if len(f) > 4 && len(kind) > 0 && strings.HasPrefix(f[4], args[0]) {
-			fmt.Println(f[3], f[4], kind[0])
+			what := ""
+			var st unix.Stat_t
+			if unix.Lstat(f[4], &st) == nil && null(&st) {
+				what = "null"
+			}
+			fmt.Println(f[3], f[4], kind[0], what)
 		}
 	}
 	return nil
