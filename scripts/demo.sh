@@ -66,7 +66,8 @@ until_ready() {
 	return 1
 }
 
-echo "As $(id -un), uid $(id -u), busybox from a registry on $(sed -n 's/^location = "\(.*\)"/\1/p' "$PODRUN_REGISTRIES_CONF"):"
+registry=$(sed -n 's/^location = "\([^/]*\)"$/\1/p' "$PODRUN_REGISTRIES_CONF")
+echo "As $(id -un), uid $(id -u), busybox from a registry on $registry:"
 
 run podrun apply -f pod.yml
 run podrun apply -f pod-double.yml

@@ -75,7 +75,8 @@ remove_stage() {
 	for file in $(grep -slF "$stage" /proc/[0-9]*/environ /proc/[0-9]*/cmdline /proc/[0-9]*/mountinfo); do
 		pid=${file#/proc/}
 		pid=${pid%/*}
-		[ "$pid" = $$ ] || as_root kill -9 "$pid" 2>/dev/null
+		# grep has found itself, too, and has gone. Without sudo what is root's stays.
+		[ "$pid" = $$ ] || kill -9 "$pid" 2>/dev/null || ! [ -e "/proc/$pid" ] || (as_root kill -9 "$pid") 2>/dev/null
 	done
 	# Layers of images belong to the user's subordinate IDs.
 	rm -rf "$stage" 2>/dev/null || unshare --map-auto --map-root-user rm -rf "$stage" || rm -rf "$stage"
