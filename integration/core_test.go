@@ -41,3 +41,17 @@ func TestNodeLeavesNoCore(t *testing.T) {
 	e.restarted("a", 1)
 	check()
 }
+
+// TestWorkingDir: it is made when the image has it not; else a program starts in
+// the root directory; exec starts where the container did.
+func TestWorkingDir(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	manifest := podYAML("at", "", "made=pwd; exec sleep 3600", "there=pwd; exec sleep 3600", "none=pwd; exec sleep 3600")
+	manifest = strings.Replace(manifest, "{name: made,", "{name: made, workingDir: /made/for/it,", 1)
+	e.start(strings.Replace(manifest, "{name: there,", "{name: there, workingDir: /tmp,", 1), "at")
+	for name, want := range map[string]string{"made": "/made/for/it\n", "there": "/tmp\n", "none": "/\n"} {
+		same(t, e.ok("logs", "at", "-c", name), want)
+		same(t, e.ok("exec", "at", "-c", name, "--", "pwd"), want)
+	}
+}

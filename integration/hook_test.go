@@ -3,6 +3,7 @@ package integration
 import (
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -193,6 +194,36 @@ func TestPreStopTakesTooLong(t *testing.T) {
 		t.Errorf("the hook held the deletion up for %v", took)
 	}
 	same(t, e.seen("app"), "hook\nterm\n")
+}
+
+// TestPreStopSleeps: for that long the container does not know that it is to end.
+func TestPreStopSleeps(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	e.start(e.hooked("", strings.NewReplacer(
+		`exec: {command: [sh, -c, "echo hook >>/seen/app; sleep 1; echo end >>/seen/app"]}`, `sleep: {seconds: 3}`,
+		"trap 'echo term", "trap 'cut -d. -f1 /proc/uptime",
+	).Replace(recorder)), "probed")
+	before := uptime(t)
+	e.ok("delete", "pod", "probed")
+	if told, err := strconv.Atoi(strings.TrimSpace(e.seen("app"))); err != nil || told < before+3 {
+		t.Errorf("got the signal at %d, %v, want %d at the earliest", told, err, before+3)
+	}
+}
+
+// uptime is the machine's, in seconds.
+func uptime(t *testing.T) int {
+	t.Helper()
+	b, err := os.ReadFile("/proc/uptime")
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole, _, _ := strings.Cut(string(b), ".")
+	seconds, err := strconv.Atoi(whole)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return seconds
 }
 
 func TestPreStopFails(t *testing.T) {
