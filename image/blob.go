@@ -25,6 +25,14 @@ type Blob struct {
 // podrun pulled has none, and garbage collection removes what a registry has.
 var errNoBlob = errors.New("its content is not kept here")
 
+// damagedError: it was, but its bytes have another digest by now.
+type damagedError struct{ want Digest }
+
+func (e *damagedError) Error() string {
+	return fmt.Sprintf("%v: its file has been damaged (%s)", errNoBlob, e.want)
+}
+func (e *damagedError) Unwrap() error { return errNoBlob }
+
 func (s *Store) blobs() string { return filepath.Join(s.dir, "blobs", "sha256") }
 
 func (s *Store) blobPath(d Digest) string { return filepath.Join(s.blobs(), d.Hex()) }
@@ -144,11 +152,18 @@ func (s *Store) openBlob(d Digest) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &blobReader{File: f, want: d, hash: sha256.New()}, nil
+	info, err := f.Stat()
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return &blobReader{File: f, left: info.Size(), want: d, hash: sha256.New()}, nil
 }
 
+// blobReader gives no last bytes of content that is damaged: who counts them
+// would not wait for the end.
 type blobReader struct {
 	*os.File
+	left int64
 	want Digest
 	hash hash.Hash
 }
@@ -156,10 +171,11 @@ type blobReader struct {
 func (r *blobReader) Read(p []byte) (int, error) {
 	n, err := r.File.Read(p)
 	r.hash.Write(p[:n])
-	if errors.Is(err, io.EOF) {
+	r.left -= int64(n)
+	if r.left <= 0 || errors.Is(err, io.EOF) {
 		if got := Digest("sha256:" + hex.EncodeToString(r.hash.Sum(nil))); got != r.want {
 			// What cannot be trusted is fetched again next time.
-			return n, errors.Join(fmt.Errorf("%w: its file has been damaged (%s)", errNoBlob, r.want), os.Remove(r.Name()))
+			return 0, errors.Join(&damagedError{r.want}, os.Remove(r.Name()))
 		}
 	}
 	return n, err

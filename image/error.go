@@ -155,7 +155,7 @@ func Unanswered(err error) bool {
 	if errors.Is(err, http.ErrSchemeMismatch) {
 		return true
 	}
-	return !errors.As(err, &certificate) && !isAlert(err) && !isLocal(err) &&
+	return !errors.As(err, &certificate) && !isAlert(err) && local(err) == nil &&
 		(errors.As(err, &of) || errors.As(err, &stalled) || errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF))
 }
 
@@ -187,11 +187,20 @@ func redacted(err error) error {
 	return err
 }
 
-// isLocal tells whether err comes of a file here, also one of which a body was
-// read. To errors.As every errno is a net.Error.
-func isLocal(err error) bool {
+// local is the error of a file here that err comes of, or nil: what reads a body
+// says more around it, and to errors.As every errno is a net.Error.
+func local(err error) error {
+	var damaged *damagedError
 	var file *fs.PathError
-	return errors.Is(err, errNoBlob) || errors.As(err, &file)
+	switch {
+	case errors.As(err, &damaged):
+		return damaged
+	case errors.As(err, &file):
+		return file
+	case errors.Is(err, errNoBlob):
+		return errNoBlob
+	}
+	return nil
 }
 
 // diskError tells whether the disk is full, or the user's part of it.

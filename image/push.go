@@ -90,8 +90,10 @@ func (s *Store) Push(ctx context.Context, ref Reference, o PushOptions) (*Blob, 
 			break
 		}
 		err = asked.why(err)
-		if isLocal(err) {
-			return nil, hint.Wrap(redacted(err), img.pullAgain())
+		if here := local(err); errors.Is(here, errNoBlob) {
+			return nil, hint.Wrap(here, img.pullAgain())
+		} else if here != nil {
+			return nil, here
 		}
 		wait := s.wire.after(try)
 		if answer := answerIn(err); answer != nil {

