@@ -121,8 +121,7 @@ func (c *Container) exec(ctx context.Context, config ExecConfig) (_ *Process, er
 	}
 	attachExec(lp, st)
 	if err := c.start(ctx, lib, lp); err != nil {
-		exited, perr := linux.PidfdExited(c.proc.pidfd)
-		if gone := exited || perr != nil; gone {
+		if exited, perr := linux.PidfdExited(c.proc.pidfd); exited || perr != nil {
 			// libcontainer leaves the descriptors of a start that finds no
 			// namespaces to the garbage collector, as startInit's.
 			runtime.GC()
