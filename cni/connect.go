@@ -127,13 +127,26 @@ func (n *connection) connect() error {
 		err = nil
 	}
 	if err == nil {
-		n.answered, err = connected(fd)
+		n.answered, err = n.connected(fd)
 	}
 	if err != nil {
 		return errors.Join(os.NewSyscallError("connect", err), unix.Close(fd))
 	}
 	n.outside = fd
 	return nil
+}
+
+// connected is connected for a destination. To a port of this machine where
+// nobody listens the kernel may connect from that very port: a socket that speaks
+// with itself.
+func (n *connection) connected(fd int) (bool, error) {
+	there, err := connected(fd)
+	if there {
+		if self, err := nameOf(fd); err == nil && self == n.to {
+			return false, unix.ECONNREFUSED
+		}
+	}
+	return there, err
 }
 
 // wait is for a destination that takes its time.
@@ -158,7 +171,7 @@ func (c *connector) wait(n *connection) {
 
 // Ready is called when the destination has said something.
 func (n *connection) Ready(uint32) {
-	answered, err := connected(n.outside)
+	answered, err := n.connected(n.outside)
 	if !answered && err == nil {
 		return
 	}
@@ -312,50 +325,6 @@ func (c *connector) noLongerConnecting(n *connection) {
 	if waiting.Len() == 0 {
 		delete(c.connecting, pod)
 	}
-}
-
-// connected tells whether a connect that was begun has come to its end.
-func connected(fd int) (bool, error) {
-	code, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
-	if err == nil && code != 0 {
-		err = unix.Errno(code)
-	}
-	if err != nil {
-		return false, err
-	}
-	peer, err := unix.Getpeername(fd)
-	if err != nil {
-		return false, nil // it goes on
-	}
-	// To a port of this machine where nobody listens the kernel may connect from
-	// that very port: a socket that speaks with itself.
-	if self, err := unix.Getsockname(fd); err == nil && addrPortOf(self) == addrPortOf(peer) {
-		return false, unix.ECONNREFUSED
-	}
-	return true, nil
-}
-
-// setKeepAlive has the kernel notice peers that vanish without a word, after 4
-// minutes, and send what there is at once. Sockets that a listening one accepts
-// take it over.
-func setKeepAlive(fd int) {
-	for _, o := range [][3]int{
-		{unix.SOL_TCP, unix.TCP_NODELAY, 1}, {unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
-		{unix.SOL_TCP, unix.TCP_KEEPIDLE, 120}, {unix.SOL_TCP, unix.TCP_KEEPINTVL, 30}, {unix.SOL_TCP, unix.TCP_KEEPCNT, 4},
-	} {
-		_ = unix.SetsockoptInt(fd, o[0], o[1], o[2])
-	}
-}
-
-// addrPortOf is the address of a socket; of another family the zero AddrPort.
-func addrPortOf(sa unix.Sockaddr) netip.AddrPort {
-	switch a := sa.(type) {
-	case *unix.SockaddrInet4:
-		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
-	case *unix.SockaddrInet6:
-		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr).Unmap(), uint16(a.Port))
-	}
-	return netip.AddrPort{}
 }
 
 // rules say what pods reach.

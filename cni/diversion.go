@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"time"
 
 	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/vishvananda/netlink"
@@ -146,60 +145,33 @@ func listenTransparent(loopback netip.Addr) (fd int, port uint16, err error) {
 	if err == nil {
 		err = os.NewSyscallError("listen", unix.Listen(fd, acceptBacklog))
 	}
-	var self unix.Sockaddr
+	var self netip.AddrPort
 	if err == nil {
-		self, err = unix.Getsockname(fd)
+		self, err = nameOf(fd)
 	}
 	if err != nil {
 		return -1, 0, errors.Join(err, unix.Close(fd))
 	}
-	return fd, addrPortOf(self).Port(), nil
+	return fd, self.Port(), nil
 }
 
 // serve gives what the sockets accept to a connector.
 func (d *diversion) serve(c *connector) error {
-	for _, fd := range d.listeners {
-		if err := c.loop.Add(fd, unix.EPOLLIN|unix.EPOLLET, &acceptor{c: c, fd: fd}); err != nil {
+	for _, l := range d.listeners {
+		a := &acceptor{loop: c.loop, log: c.log, fd: l, at: "pods' way out"}
+		a.accepted = func(fd int, pod netip.AddrPort) {
+			outside, err := nameOf(fd)
+			if err != nil {
+				_ = unix.Close(fd)
+				return
+			}
+			c.accepted(ends{pod, outside}, fd)
+		}
+		if err := a.begin(); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// acceptor is one listening socket.
-type acceptor struct {
-	c      *connector
-	fd     int
-	paused bool // until acceptPause is over
-}
-
-// Ready takes all connections that there are.
-func (a *acceptor) Ready(uint32) {
-	for !a.paused {
-		fd, pod, err := unix.Accept4(a.fd, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
-		switch {
-		case err == unix.EAGAIN:
-			return
-		case err == unix.EINTR, err == unix.ECONNABORTED:
-			continue
-		case err != nil:
-			a.c.log.Warn("accept from a pod", "err", err)
-			a.paused = true
-			time.AfterFunc(acceptPause, func() { a.c.loop.Do(a.goOn) })
-			return
-		}
-		outside, err := unix.Getsockname(fd)
-		if err != nil {
-			_ = unix.Close(fd)
-			continue
-		}
-		a.c.accepted(ends{addrPortOf(pod), addrPortOf(outside)}, fd)
-	}
-}
-
-func (a *acceptor) goOn() {
-	a.paused = false
-	a.Ready(0)
 }
 
 // close is for when no loop has them any more.

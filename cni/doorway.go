@@ -52,16 +52,23 @@ func (d *doorway) close() { d.end.Do(func() { close(d.requests) }) }
 func (d *doorway) run() {
 	runtime.LockOSThread() // and never unlocked: the thread ends with this
 	for r := range d.requests {
-		fd, err := -1, os.NewSyscallError("setns", unix.Setns(r.netns, unix.CLONE_NEWNET))
-		if err == nil {
-			fd, err = unix.Socket(r.domain, r.kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-			err = os.NewSyscallError("socket", err)
-		}
-		home := unix.Setns(d.home, unix.CLONE_NEWNET)
+		fd, err, lost := socketIn(r.netns, d.home, r.domain, r.kind)
 		r.answer <- socketAnswer{fd, err}
-		if home != nil {
+		if lost != nil {
 			go d.run() // another thread, which is still in the host's
 			return
 		}
 	}
+}
+
+// socketIn makes a non-blocking socket in the network namespace netns and goes
+// home to another. The goroutine has to have its thread for itself. lost tells
+// why the thread could not go home.
+func socketIn(netns, home, domain, kind int) (fd int, err, lost error) {
+	fd, err = -1, os.NewSyscallError("setns", unix.Setns(netns, unix.CLONE_NEWNET))
+	if err == nil {
+		fd, err = unix.Socket(domain, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		err = os.NewSyscallError("socket", err)
+	}
+	return fd, err, os.NewSyscallError("setns", unix.Setns(home, unix.CLONE_NEWNET))
 }

@@ -54,21 +54,6 @@ func (p HostPort) addresses() []netip.Addr {
 	return []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}
 }
 
-// family is the address family of addr.
-func family(addr netip.Addr) int {
-	if addr.Is4() {
-		return unix.AF_INET
-	}
-	return unix.AF_INET6
-}
-
-func sockaddr(a netip.AddrPort) unix.Sockaddr {
-	if a.Addr().Is4() {
-		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
-	}
-	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
-}
-
 // bindHostPort takes a port of the host. It does not listen yet: a client is
 // refused until there is a pod to go to. A nil file without an error means that
 // the host has no IPv6, which nobody asked for by name.

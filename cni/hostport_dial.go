@@ -1,7 +1,6 @@
 package cni
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -180,106 +179,77 @@ func (p *passage) source(client netip.AddrPort) (from netip.AddrPort, to netip.A
 
 func (p *passage) hasIPv6() bool { return slices.ContainsFunc(p.IPs, netip.Addr.Is6) }
 
-// dial connects to a port of the pod for a client.
-func (h *HostPorts) dial(ctx context.Context, client netip.AddrPort, port uint16) (*net.TCPConn, error) {
-	p := h.passage.Load()
-	netns, err := p.NetNS()
-	if err != nil {
-		return nil, err
+// route is a way to a pod's server.
+type route struct {
+	from netip.AddrPort // the zero AddrPort: whatever the kernel chooses
+	to   netip.AddrPort
+}
+
+// routes are the ways to a port of the pod for a client, the best first. The
+// others are for a server that listens on the pod's loopback only.
+func (p *passage) routes(client netip.AddrPort, port uint16) []route {
+	all := make([]route, 0, 3)
+	if from, to := p.source(client); to.IsValid() && !p.plain {
+		all = append(all, route{from, netip.AddrPortFrom(to, port)})
 	}
-	defer func() { _ = netns.Close() }()
-	from, to := p.source(client)
-	if !to.IsValid() || p.plain {
-		return DialPod(ctx, netns, port)
+	for _, loopback := range []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()} {
+		all = append(all, route{to: netip.AddrPortFrom(loopback, port)})
 	}
-	conn, err := h.n.dialFrom(ctx, netns, from, netip.AddrPortFrom(to, port))
-	if errors.Is(err, unix.EADDRINUSE) || errors.Is(err, unix.EADDRNOTAVAIL) {
+	return all
+}
+
+// dial begins to connect a stream in netns. there tells that it is connected
+// already.
+func (t *portThread) dial(netns *os.File, r route) (fd int, there bool, err error) {
+	if fd, err = t.dialFrom(netns, r); errors.Is(err, unix.EADDRINUSE) || errors.Is(err, unix.EADDRNOTAVAIL) {
 		// Two clients that share a stand-in can have the same port.
-		conn, err = h.n.dialFrom(ctx, netns, netip.AddrPortFrom(from.Addr(), 0), netip.AddrPortFrom(to, port))
+		r.from = netip.AddrPortFrom(r.from.Addr(), 0)
+		fd, err = t.dialFrom(netns, r)
 	}
-	if errors.Is(err, unix.ECONNREFUSED) {
-		// A server that listens on the pod's loopback only.
-		if c, err := DialPod(ctx, netns, port); err == nil {
-			return c, nil
-		}
+	if err != nil {
+		return -1, false, err
 	}
-	return conn, err
+	if there, err = connected(fd); err != nil {
+		return -1, false, errors.Join(os.NewSyscallError("connect", err), unix.Close(fd))
+	}
+	return fd, there, nil
 }
 
-// dialFrom connects from an address that nobody need have.
-func (n *Network) dialFrom(ctx context.Context, netns *os.File, from, to netip.AddrPort) (*net.TCPConn, error) {
-	f, err := n.transparent(netns, unix.SOCK_STREAM, from, to)
-	if err != nil {
-		return nil, err
+func (t *portThread) dialFrom(netns *os.File, r route) (fd int, err error) {
+	if fd, err = t.socket(netns, family(r.to.Addr()), unix.SOCK_STREAM); err != nil {
+		return -1, err
 	}
-	defer func() { _ = f.Close() }()
-	if deadline, ok := ctx.Deadline(); ok {
-		_ = f.SetWriteDeadline(deadline)
+	sendAtOnce(fd)
+	if err := connectFrom(fd, r); err != nil {
+		return -1, errors.Join(err, unix.Close(fd))
 	}
-	stop := context.AfterFunc(ctx, func() { _ = f.Close() })
-	defer stop()
-	if err := awaitConnected(f); err != nil {
-		return nil, err
-	}
-	c, err := net.FileConn(f)
-	if err != nil {
-		return nil, err
-	}
-	return c.(*net.TCPConn), nil
+	return fd, nil
 }
 
-// transparent makes a socket in netns that sends from one address to another,
-// with a mark. A stream may not be connected yet.
-func (n *Network) transparent(netns *os.File, kind int, from, to netip.AddrPort) (*os.File, error) {
-	fd, err := n.door.socket(netns, family(to.Addr()), kind)
-	if err != nil {
-		return nil, err
-	}
+// connectFrom connects a socket from an address that nobody need have, with a
+// mark. A stream may not be connected yet. fd stays open after an error.
+func connectFrom(fd int, r route) (err error) {
 	set := func(level, option, value int) {
 		if err == nil {
 			err = os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, level, option, value))
 		}
 	}
-	set(unix.SOL_SOCKET, unix.SO_MARK, clientMark)
-	set(unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) // the same client may use two ports
-	if to.Addr().Is4() {
-		set(unix.SOL_IP, unix.IP_TRANSPARENT, 1)
-	} else {
-		set(unix.SOL_IPV6, unix.IPV6_TRANSPARENT, 1)
+	if r.from.IsValid() {
+		set(unix.SOL_SOCKET, unix.SO_MARK, clientMark)
+		set(unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) // the same client may use two ports
+		if r.to.Addr().Is4() {
+			set(unix.SOL_IP, unix.IP_TRANSPARENT, 1)
+		} else {
+			set(unix.SOL_IPV6, unix.IPV6_TRANSPARENT, 1)
+		}
+		if err == nil {
+			err = os.NewSyscallError("bind", unix.Bind(fd, sockaddr(r.from)))
+		}
 	}
 	if err == nil {
-		err = os.NewSyscallError("bind", unix.Bind(fd, sockaddr(from)))
-	}
-	if err == nil {
-		if e := unix.Connect(fd, sockaddr(to)); !errors.Is(e, unix.EINPROGRESS) {
+		if e := unix.Connect(fd, sockaddr(r.to)); !errors.Is(e, unix.EINPROGRESS) {
 			err = os.NewSyscallError("connect", e)
 		}
 	}
-	if err != nil {
-		_ = unix.Close(fd)
-		return nil, err
-	}
-	return os.NewFile(uintptr(fd), to.String()), nil
-}
-
-// awaitConnected waits for the end of a connect.
-func awaitConnected(f *os.File) error {
-	raw, err := f.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var failed error
-	err = raw.Write(func(fd uintptr) bool {
-		code, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
-		if err == nil && code != 0 {
-			err = unix.Errno(code)
-		}
-		if err != nil {
-			failed = os.NewSyscallError("connect", err)
-			return true
-		}
-		_, err = unix.Getpeername(int(fd))
-		return err == nil // else it goes on
-	})
-	return errors.Join(err, failed)
+	return err
 }

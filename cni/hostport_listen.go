@@ -1,33 +1,13 @@
 package cni
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"get.podrun.dev/podrun/internal/fault"
-)
-
-const (
-	// hostPortBacklog is how many connections wait to be taken, for as long as
-	// no node runs too. The kernel's net.core.somaxconn may make it less.
-	hostPortBacklog = 4096
-	// maxHostPortConnections is how many connections of one port are open at
-	// once; more of them wait in the backlog.
-	maxHostPortConnections = 4096
-	// podDialTimeout is how long a server in a pod has to take a connection.
-	podDialTimeout = 15 * time.Second
-	// acceptPause is waited when no connection can be taken, as when all
-	// descriptors are in use.
-	acceptPause = 100 * time.Millisecond
 )
 
 // Target is the pod that host ports lead to.
@@ -46,10 +26,8 @@ type HostPorts struct {
 	sockets []hostSocket
 	passage atomic.Pointer[passage]
 
-	ctx    context.Context // of connections
-	cancel context.CancelFunc
 	served []interface{ close() }
-	wait   sync.WaitGroup
+	wait   sync.WaitGroup // for UDP
 }
 
 // hostSocket is one bound socket of the host.
@@ -64,7 +42,6 @@ type hostSocket struct {
 // Serve. After an error nothing is taken.
 func (n *Network) OpenHostPorts(id string, ports []HostPort) (_ *HostPorts, err error) {
 	h := &HostPorts{n: n, id: id}
-	h.ctx, h.cancel = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
 			h.Close()
@@ -154,17 +131,11 @@ func (h *HostPorts) serve(s hostSocket) error {
 		h.wait.Go(u.run)
 		return nil
 	}
-	// Not net.Listen, which would bind it too. To do it again is no error.
-	if err := unix.Listen(int(s.file.Fd()), hostPortBacklog); err != nil {
-		return explainBind(s.port, s.addr, os.NewSyscallError("listen", err))
-	}
-	l, err := net.FileListener(s.file)
+	t, err := h.listenTCP(s)
 	if err != nil {
 		return fmt.Errorf("host port %s: %w", s.port, err)
 	}
-	t := &tcpPort{h: h, port: s.port, listener: l.(*net.TCPListener), slots: make(chan struct{}, maxHostPortConnections)}
 	h.served = append(h.served, t)
-	h.wait.Go(t.run)
 	return nil
 }
 
@@ -172,7 +143,6 @@ func (h *HostPorts) serve(s hostSocket) error {
 // stays with the reaper, where new ones wait for the next node. It may be called
 // again.
 func (h *HostPorts) Close() {
-	h.cancel()
 	for _, s := range h.served {
 		s.close()
 	}
@@ -181,56 +151,4 @@ func (h *HostPorts) Close() {
 		_ = s.file.Close()
 	}
 	h.served, h.sockets = nil, nil
-}
-
-// tcpPort is one listening socket.
-type tcpPort struct {
-	h        *HostPorts
-	port     HostPort
-	listener *net.TCPListener
-	slots    chan struct{}
-}
-
-func (t *tcpPort) close() { _ = t.listener.Close() }
-
-func (t *tcpPort) run() {
-	for {
-		select {
-		case t.slots <- struct{}{}:
-		case <-t.h.ctx.Done():
-			return
-		}
-		client, err := t.listener.AcceptTCP()
-		if err != nil {
-			<-t.slots
-			if t.h.ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
-				return
-			}
-			t.h.n.log.Warn("accept on a host port", "port", t.port.String(), "err", err)
-			select {
-			case <-time.After(acceptPause):
-			case <-t.h.ctx.Done():
-			}
-			continue
-		}
-		t.h.wait.Go(func() {
-			defer func() { <-t.slots }()
-			t.forward(client)
-		})
-	}
-}
-
-// forward joins one connection to the pod's server. One that the server does
-// not take is reset, which is as near to a refusal as there is by now.
-func (t *tcpPort) forward(client *net.TCPConn) {
-	ctx, cancel := context.WithTimeout(t.h.ctx, podDialTimeout)
-	server, err := t.h.dial(ctx, client.RemoteAddr().(*net.TCPAddr).AddrPort(), t.port.PodPort)
-	cancel()
-	if err != nil {
-		t.h.n.log.Debug("connect a host port", "port", t.port.String(), "err", err)
-		_ = client.SetLinger(0)
-		_ = client.Close()
-		return
-	}
-	t.h.n.splicer.Join(t.h.ctx, client, server)
 }

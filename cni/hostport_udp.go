@@ -212,14 +212,18 @@ func (u *udpPort) endFlows() {
 
 // dialUDP connects a socket in netns from an address that nobody need have.
 func (n *Network) dialUDP(netns *os.File, from, to netip.AddrPort) (*net.UDPConn, error) {
-	f, err := n.transparent(netns, unix.SOCK_DGRAM, from, to)
-	if errors.Is(err, unix.EADDRINUSE) {
-		f, err = n.transparent(netns, unix.SOCK_DGRAM, netip.AddrPortFrom(from.Addr(), 0), to)
+	fd, err := n.door.socket(netns, family(to.Addr()), unix.SOCK_DGRAM)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), to.String())
+	defer func() { _ = f.Close() }()
+	if err = connectFrom(fd, route{from, to}); errors.Is(err, unix.EADDRINUSE) {
+		err = connectFrom(fd, route{netip.AddrPortFrom(from.Addr(), 0), to})
 	}
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = f.Close() }()
 	c, err := net.FileConn(f)
 	if err != nil {
 		return nil, err

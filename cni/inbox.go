@@ -1,10 +1,8 @@
 package cni
 
 import (
-	"encoding/binary"
 	"net/netip"
 	"os"
-	"strconv"
 	"sync"
 	"unsafe"
 
@@ -77,16 +75,7 @@ func (in *inbox) receiveFrom(fd, behind int) (int, error) {
 
 // sender is who sent the i-th that receiveFrom took.
 func (in *inbox) sender(i int) netip.AddrPort {
-	a := &in.senders[i]
-	port := binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&a.Port))[:])
-	if a.Family == unix.AF_INET {
-		return netip.AddrPortFrom(netip.AddrFrom4((*unix.RawSockaddrInet4)(unsafe.Pointer(a)).Addr), port)
-	}
-	addr := netip.AddrFrom16(a.Addr)
-	if a.Scope_id != 0 {
-		addr = addr.WithZone(strconv.Itoa(int(a.Scope_id)))
-	}
-	return netip.AddrPortFrom(addr, port)
+	return readAddrPort(&in.senders[i])
 }
 
 // control is the control message of the i-th that receiveFrom took.

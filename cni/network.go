@@ -22,7 +22,6 @@ import (
 
 	"get.podrun.dev/podrun/internal/fault"
 	"get.podrun.dev/podrun/internal/hint"
-	"get.podrun.dev/podrun/internal/relay"
 )
 
 // interfaceName is the interface of the network inside a pod.
@@ -106,7 +105,7 @@ type Network struct {
 	dns    *resolver // nil: its port was taken
 	door   *doorway
 
-	splicer relay.Splicer // of host ports
+	ports portThreads // TCP of host ports
 
 	foreign    *libcni.CNIConfig // for all other networks
 	background sync.WaitGroup    // sweeps of those
@@ -144,6 +143,7 @@ func Open(ctx context.Context, o Options) (_ *Network, err error) {
 		return nil, fmt.Errorf("cannot make the pod network: %w", err)
 	}
 	n.door = newDoorway(n.pods.Fd())
+	n.ports.init(n.pods.Fd(), n.log)
 	if err = n.openBridge(); err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot make the pod network: %w", err), n.pods.Close())
 	}
@@ -174,7 +174,7 @@ func (n *Network) Close() error {
 		n.stop()
 	}
 	n.background.Wait()
-	n.splicer.Close()
+	n.ports.close()
 	if n.dns != nil {
 		n.dns.close()
 	}

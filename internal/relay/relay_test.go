@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"get.podrun.dev/podrun/internal/eventloop"
 	"get.podrun.dev/podrun/internal/relay"
 )
 
@@ -37,22 +38,73 @@ func pair(t *testing.T) (a, b *net.TCPConn) {
 	return dialed.(*net.TCPConn), accepted.(*net.TCPConn)
 }
 
+// joiner is relay.Join, or like it.
+type joiner func(ctx context.Context, a, b *net.TCPConn)
+
 // both runs a test with each of the two that join.
-func both(t *testing.T, test func(t *testing.T, join func(ctx context.Context, a, b *net.TCPConn))) {
+func both(t *testing.T, test func(t *testing.T, join joiner)) {
 	t.Run("goroutines", func(t *testing.T) {
 		test(t, func(ctx context.Context, a, b *net.TCPConn) { relay.Join(ctx, a, b) })
 	})
-	t.Run("splicer", func(t *testing.T) {
-		var s relay.Splicer
-		defer s.Close()
-		test(t, s.Join)
+	t.Run("loop", func(t *testing.T) {
+		test(t, newSplicer(t).join)
 	})
+}
+
+// splicer joins connections on a loop.
+type splicer struct {
+	t     *testing.T
+	loop  *eventloop.Loop
+	pipes relay.Pipes
+}
+
+func newSplicer(t *testing.T) *splicer {
+	t.Helper()
+	loop, err := eventloop.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(loop.Close)
+	return &splicer{t: t, loop: loop}
+}
+
+func (s *splicer) join(ctx context.Context, a, b *net.TCPConn) {
+	var fds []int
+	for _, c := range []*net.TCPConn{a, b} {
+		f, err := c.File()
+		if err != nil {
+			s.t.Error(err)
+			return
+		}
+		fd, err := syscall.Dup(int(f.Fd()))
+		if err == nil {
+			err = syscall.SetNonblock(fd, true)
+		}
+		if err != nil {
+			s.t.Error(err)
+			return
+		}
+		_, _ = f.Close(), c.Close()
+		fds = append(fds, fd)
+	}
+	ended := make(chan struct{})
+	var pair *relay.Pair
+	s.loop.Do(func() {
+		var err error
+		if pair, err = relay.Splice(s.loop, &s.pipes, fds[0], fds[1], func() { close(ended) }); err != nil {
+			s.t.Error(err)
+			close(ended)
+		}
+	})
+	stop := context.AfterFunc(ctx, func() { s.loop.Do(func() { pair.Close() }) })
+	defer stop()
+	<-ended
 }
 
 // TestHalfClose: the end of one direction leaves the other open.
 func TestHalfClose(t *testing.T) { both(t, testHalfClose) }
 
-func testHalfClose(t *testing.T, join func(ctx context.Context, a, b *net.TCPConn)) {
+func testHalfClose(t *testing.T, join joiner) {
 	client, a := pair(t)
 	b, server := pair(t)
 	joined := make(chan struct{})
@@ -80,7 +132,7 @@ func testHalfClose(t *testing.T, join func(ctx context.Context, a, b *net.TCPCon
 // TestEndOfContext: both connections are closed.
 func TestEndOfContext(t *testing.T) { both(t, testEndOfContext) }
 
-func testEndOfContext(t *testing.T, join func(ctx context.Context, a, b *net.TCPConn)) {
+func testEndOfContext(t *testing.T, join joiner) {
 	client, a := pair(t)
 	b, server := pair(t)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -99,7 +151,7 @@ func testEndOfContext(t *testing.T, join func(ctx context.Context, a, b *net.TCP
 // TestReset: a reset of one connection is a reset of the other.
 func TestReset(t *testing.T) { both(t, testReset) }
 
-func testReset(t *testing.T, join func(ctx context.Context, a, b *net.TCPConn)) {
+func testReset(t *testing.T, join joiner) {
 	client, a := pair(t)
 	b, server := pair(t)
 	joined := make(chan struct{})
@@ -116,7 +168,7 @@ func testReset(t *testing.T, join func(ctx context.Context, a, b *net.TCPConn)) 
 // TestDataBeforeReset: what was sent before a reset arrives.
 func TestDataBeforeReset(t *testing.T) { both(t, testDataBeforeReset) }
 
-func testDataBeforeReset(t *testing.T, join func(ctx context.Context, a, b *net.TCPConn)) {
+func testDataBeforeReset(t *testing.T, join joiner) {
 	client, a := pair(t)
 	b, server := pair(t)
 	text := make([]byte, 32<<10) // fits into what sockets hold
@@ -137,7 +189,7 @@ func testDataBeforeReset(t *testing.T, join func(ctx context.Context, a, b *net.
 // reader that is slow to begin.
 func TestMuchBothWays(t *testing.T) { both(t, testMuchBothWays) }
 
-func testMuchBothWays(t *testing.T, join func(ctx context.Context, a, b *net.TCPConn)) {
+func testMuchBothWays(t *testing.T, join joiner) {
 	texts := [][]byte{make([]byte, 12<<20), make([]byte, 12<<20)}
 	for i, text := range texts {
 		for at := 0; at < len(text); at += 8 {
@@ -190,15 +242,14 @@ func pipes(t *testing.T) (n int) {
 // TestIdleConnectionsHoldNoPipe: a joined connection on which nothing is on its
 // way has its two descriptors and no more, and none when it has ended.
 func TestIdleConnectionsHoldNoPipe(t *testing.T) {
-	var s relay.Splicer
-	defer s.Close()
+	s := newSplicer(t)
 	before := pipes(t)
 	var joined sync.WaitGroup
 	var clients, servers []*net.TCPConn
 	for range 50 {
 		client, a := pair(t)
 		b, server := pair(t)
-		joined.Go(func() { s.Join(t.Context(), a, b) })
+		joined.Go(func() { s.join(t.Context(), a, b) })
 		if _, err := io.WriteString(client, "x"); err != nil {
 			t.Fatal(err)
 		}

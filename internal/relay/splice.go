@@ -49,9 +49,10 @@ type side struct {
 func Splice(loop *eventloop.Loop, pipes *Pipes, a, b int, ended func()) (*Pair, error) {
 	p := &Pair{loop: loop, pipes: pipes, ended: ended}
 	pipes.pairs++
-	p.sides[0] = side{pair: p, fd: a, other: &p.sides[1], readable: true, writable: true}
-	p.sides[1] = side{pair: p, fd: b, other: &p.sides[0], readable: true, writable: true}
-	// Edge-triggered: one call each for the whole life of the connection.
+	p.sides[0] = side{pair: p, fd: a, other: &p.sides[1], writable: true}
+	p.sides[1] = side{pair: p, fd: b, other: &p.sides[0], writable: true}
+	// Edge-triggered: one call each for the whole life of the connection. What
+	// is there to be read already is told as well.
 	const events = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET
 	for i := range p.sides {
 		if err := loop.Add(p.sides[i].fd, events, &p.sides[i]); err != nil {
