@@ -27,6 +27,8 @@ const (
 	// acceptTimeout is how long a pod has to go on with a connection whose
 	// destination has answered.
 	acceptTimeout = 30 * time.Second
+	// sweepInterval is how much later either may be noticed.
+	sweepInterval = time.Second
 )
 
 // ends is a connection or conversation as the pod sees it.
@@ -55,7 +57,10 @@ type connector struct {
 	// answer sends a packet to a pod.
 	answer func([]byte)
 
-	known map[ends]*connection
+	known   map[ends]*connection
+	sweeper *time.Timer // one for all: each that begins wakes a thread up
+	sweepAt time.Time   // when it is due; zero when it is not
+
 	// connecting are the pods' connections that wait, the oldest first.
 	connecting map[netip.Addr]*list.List
 }
@@ -76,7 +81,7 @@ type connection struct {
 	to       netip.AddrPort
 	outside  int // socket; -1 when it is not ours, or no longer
 	answered bool
-	expire   *time.Timer
+	deadline time.Time   // zero when there is none
 	pair     *relay.Pair // nil until it was accepted
 }
 
@@ -122,7 +127,11 @@ func (n *connection) connect() error {
 	if err != nil {
 		return os.NewSyscallError("socket", err)
 	}
-	setKeepAlive(fd)
+	if n.to.Addr().IsLoopback() {
+		sendAtOnce(fd) // and nobody vanishes without the kernel's knowledge
+	} else {
+		setKeepAlive(fd)
+	}
 	if err = unix.Connect(fd, sockaddr(n.to)); errors.Is(err, unix.EINPROGRESS) {
 		err = nil
 	}
@@ -198,16 +207,40 @@ func (n *connection) letThrough() {
 
 // expireAfter gives up a connection in which nothing goes on.
 func (n *connection) expireAfter(d time.Duration) {
-	if n.expire != nil {
-		n.expire.Stop()
+	n.deadline = time.Now().Add(d)
+	n.c.sweepBy(n.deadline)
+}
+
+// sweepBy has connections given up that expire until then.
+func (c *connector) sweepBy(t time.Time) {
+	if !c.sweepAt.IsZero() && !t.Before(c.sweepAt) {
+		return
 	}
-	n.expire = time.AfterFunc(d, func() {
-		n.c.loop.Do(func() {
-			if answered := d == acceptTimeout; n.answered == answered && n.outside >= 0 {
-				n.giveUp()
-			}
-		})
-	})
+	c.sweepAt = t
+	if c.sweeper == nil {
+		c.sweeper = time.AfterFunc(time.Until(t), func() { c.loop.Do(c.sweep) })
+	} else {
+		c.sweeper.Reset(time.Until(t))
+	}
+}
+
+// sweep gives up connections that have expired.
+func (c *connector) sweep() {
+	c.sweepAt = time.Time{}
+	now := time.Now()
+	var next time.Time
+	for _, n := range c.known {
+		switch {
+		case n.deadline.IsZero():
+		case !n.deadline.After(now):
+			n.giveUp()
+		case next.IsZero() || n.deadline.Before(next):
+			next = n.deadline
+		}
+	}
+	if !next.IsZero() {
+		c.sweepBy(now.Add(max(next.Sub(now), sweepInterval)))
+	}
 }
 
 // giveUp ends a connection that was not accepted.
@@ -227,8 +260,7 @@ func (c *connector) claim(f ends) (n *connection, outside int, ok bool) {
 	if n == nil || !n.answered || n.outside < 0 {
 		return nil, -1, false
 	}
-	n.expire.Stop()
-	outside, n.outside, n.syn = n.outside, -1, nil
+	outside, n.outside, n.syn, n.deadline = n.outside, -1, nil, time.Time{}
 	return n, outside, true
 }
 
@@ -295,6 +327,9 @@ func (c *connector) refuse(syn packet, to netip.AddrPort, err error) {
 
 // close ends all connections.
 func (c *connector) close() {
+	if c.sweeper != nil {
+		c.sweeper.Stop()
+	}
 	for _, n := range c.known {
 		if n.pair != nil {
 			n.pair.Close()
@@ -306,9 +341,6 @@ func (c *connector) close() {
 
 func (c *connector) forget(n *connection) {
 	c.noLongerConnecting(n)
-	if n.expire != nil {
-		n.expire.Stop()
-	}
 	if c.known[n.ends] == n {
 		delete(c.known, n.ends)
 	}
