@@ -262,10 +262,13 @@ func (s *Sandbox) OpenNetNS() (*os.File, error) {
 	if s.state.HostNetwork {
 		return nil, nil
 	}
-	f, err := os.Open(s.NetNS())
+	// Each connection to a host port does this: os.Open would ask whether it can
+	// be polled.
+	fd, err := unix.Open(s.NetNS(), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("network namespace: %w", err)
+		return nil, fmt.Errorf("network namespace: %w", &os.PathError{Op: "open", Path: s.NetNS(), Err: err})
 	}
+	f := os.NewFile(uintptr(fd), s.NetNS())
 	// Looked at after the opening: as long as the pause has not exited, its
 	// pid was nobody else's.
 	if exited, err := linux.PidfdExited(s.pause.pidfd); exited || err != nil {
