@@ -12,7 +12,8 @@ import (
 // TestDeadline: a pod is active for as long as it may be, whatever it is doing.
 func TestDeadline(t *testing.T) {
 	t.Parallel()
-	const spec = "activeDeadlineSeconds: 3\nterminationGracePeriodSeconds: 1"
+	// Long enough to start what is to run, and shorter than the first back-off.
+	const spec = "activeDeadlineSeconds: 8\nterminationGracePeriodSeconds: 1"
 	for _, tt := range []struct{ name, manifest, status string }{
 		{"running", lifecyclePod("group", spec, nil, []string{"main=sleep 3600"}), "Error"},
 		{"init container", lifecyclePod("group", spec, []string{"side " + sidecar + "=sleep 3600", "init=sleep 3600"}, []string{"main=true"}), "Init:Error"},
@@ -27,7 +28,7 @@ func TestDeadline(t *testing.T) {
 			start := time.Now()
 			e.apply(tt.manifest)
 			p := e.when("group", "failed", func(p *corev1.Pod) bool { return p.Status.Phase == corev1.PodFailed })
-			if took := time.Since(start); took < 2*time.Second {
+			if took := time.Since(start); took < 7*time.Second {
 				t.Errorf("failed after %v", took)
 			}
 			if p.Status.Reason != "DeadlineExceeded" || p.Status.Message != "Pod was active on the node longer than the specified deadline" {
