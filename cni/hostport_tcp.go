@@ -138,7 +138,7 @@ type inward struct {
 	from   netip.AddrPort
 	client int // sockets; -1 when they are not there yet, or not ours any more
 	server int
-	routes []route     // to the server, that were not tried
+	routes []route     // to the server, those that were not tried
 	expire *time.Timer // of an attempt that takes its time
 	pair   *relay.Pair // when they are joined
 	ended  bool
@@ -153,37 +153,43 @@ func (c *inward) begin() {
 		return
 	}
 	c.thread.open[c] = true
-	p := c.t.h.passage.Load()
-	c.routes = p.routes(c.from, c.t.port.PodPort)
-	c.connect(p)
+	c.routes = c.t.h.passage.Load().routes(c.from, c.t.port.PodPort)
+	c.connect()
 }
 
-// connect tries the routes that are left. A client whose server takes it by none
-// is reset, which is as near to a refusal as there is by now.
-func (c *inward) connect(p *passage) {
-	netns, err := p.NetNS()
-	if err == nil {
-		defer func() { _ = netns.Close() }()
-	}
-	for err == nil && len(c.routes) > 0 {
-		r := c.routes[0]
-		c.routes = c.routes[1:]
-		var there bool
-		if c.server, there, err = c.thread.dial(netns, r); err != nil {
-			c.t.h.n.log.Debug("connect a host port", "port", c.t.port.String(), "to", r.to, "err", err)
-			err = nil
-			continue
-		}
-		if there {
-			c.join()
-		} else {
-			c.await()
-		}
+// connect tries the routes that are left, for as long as the server is not at
+// their ends.
+func (c *inward) connect() {
+	netns, err := c.t.h.passage.Load().NetNS()
+	if err != nil {
+		c.refuse(err)
 		return
 	}
-	if err != nil {
-		c.t.h.n.log.Debug("connect a host port", "port", c.t.port.String(), "err", err)
+	defer func() { _ = netns.Close() }()
+	for len(c.routes) > 0 {
+		to := c.routes[0]
+		c.routes = c.routes[1:]
+		var there bool
+		c.server, there, err = c.thread.dial(netns, to)
+		switch {
+		case err == nil && there:
+			c.join()
+			return
+		case err == nil:
+			c.await()
+			return
+		case !errors.Is(err, unix.ECONNREFUSED):
+			c.refuse(err)
+			return
+		}
 	}
+	c.refuse(err)
+}
+
+// refuse ends a connection that the server does not take. The client is reset,
+// which is as near to a refusal as there is by now.
+func (c *inward) refuse(err error) {
+	c.t.h.n.log.Debug("connect a host port", "port", c.t.port.String(), "err", err)
 	relay.Reset(c.client)
 	c.close()
 }
@@ -194,16 +200,14 @@ func (c *inward) await() {
 		c.expire = time.AfterFunc(podDialTimeout, func() { c.thread.loop.Do(c.giveUp) })
 	}
 	if err := c.thread.loop.Add(c.server, unix.EPOLLOUT, c); err != nil {
-		c.t.h.n.log.Warn("connect a host port", "port", c.t.port.String(), "err", err)
-		c.giveUp()
+		c.refuse(err)
 	}
 }
 
 // giveUp is for a server that took too long.
 func (c *inward) giveUp() {
 	if !c.ended && c.pair == nil {
-		relay.Reset(c.client)
-		c.close()
+		c.refuse(unix.ETIMEDOUT)
 	}
 }
 
@@ -220,7 +224,11 @@ func (c *inward) Ready(uint32) {
 	}
 	_ = unix.Close(c.server)
 	c.server = -1
-	c.connect(c.t.h.passage.Load())
+	if errors.Is(err, unix.ECONNREFUSED) && len(c.routes) > 0 {
+		c.connect()
+	} else {
+		c.refuse(os.NewSyscallError("connect", err))
+	}
 }
 
 func (c *inward) join() {

@@ -180,6 +180,56 @@ func TestHostPortEndsBesideClients(t *testing.T) {
 	}
 }
 
+// TestHostPortResetAtOnce: a server that takes a connection and breaks it at once
+// has taken it. It is not asked again by another way.
+func TestHostPortResetAtOnce(t *testing.T) {
+	l, err := net.Listen("tcp", ":0") // by both loopback addresses
+	if err != nil {
+		t.Fatal(err)
+	}
+	var taken atomic.Int32
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			taken.Add(1)
+			_ = c.(*net.TCPConn).SetLinger(0)
+			_ = c.Close()
+		}
+	}()
+	_, address := portTo(t, l.Addr(), 1)
+	const many = 2000
+	var clients sync.WaitGroup
+	for range 4 {
+		clients.Go(func() {
+			for range many / 4 {
+				c, err := net.Dial("tcp4", address)
+				if err != nil {
+					if !errors.Is(err, unix.ECONNRESET) {
+						t.Error(err)
+					}
+					continue
+				}
+				_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+				if _, err := c.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {
+					t.Errorf("got %v, want ECONNRESET", err)
+				}
+				_ = c.Close()
+			}
+		})
+	}
+	clients.Wait()
+	_ = l.Close()
+	<-ended
+	if n := taken.Load(); n > many {
+		t.Errorf("the server was asked %d times for %d clients", n, many)
+	}
+}
+
 // TestHostPortSlowServer: a connection waits for a server that is busy, others
 // go on meanwhile, and the port's end is its end, too.
 func TestHostPortSlowServer(t *testing.T) {

@@ -102,7 +102,7 @@ func (p *portThreads) place(own *portThread) *portThread {
 			to, least = t, n
 		}
 	}
-	if least > fewConnections && len(p.all) < p.most {
+	if least > fewConnections && len(p.all) < p.most && !p.closed {
 		t, err := p.add()
 		if err == nil {
 			return t
