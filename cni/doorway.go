@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// doorway makes sockets in the network namespaces of pods. A socket is of the
-// namespace of the thread that made it, whoever uses it later: one thread goes
-// in and out for all. It rests in the pod network, since a thread that stayed
+// doorway makes sockets in the network namespaces of pods for goroutines that
+// have no thread of their own. A socket is of the namespace of the thread that
+// made it, whoever uses it later: one thread goes in and out for all. It rests in the pod network, since a thread that stayed
 // in a pod would hold its namespace for ever, and, rootless, none that left the
 // host's comes back there.
 type doorway struct {

@@ -133,7 +133,7 @@ func (h *HostPorts) serve(s hostSocket) error {
 	}
 	t, err := h.listenTCP(s)
 	if err != nil {
-		return fmt.Errorf("host port %s: %w", s.port, err)
+		return err
 	}
 	h.served = append(h.served, t)
 	return nil

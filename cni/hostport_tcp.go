@@ -2,6 +2,7 @@ package cni
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"sync"
@@ -39,33 +40,33 @@ type tcpPort struct {
 
 // listenTCP begins to take connections. To do it again is no error.
 func (h *HostPorts) listenTCP(s hostSocket) (*tcpPort, error) {
+	failed := func(err error) (*tcpPort, error) { return nil, fmt.Errorf("host port %s: %w", s.port, err) }
 	thread, err := h.n.ports.first()
 	if err != nil {
-		return nil, err
+		return failed(err)
 	}
 	raw, err := s.file.SyscallConn()
 	if err != nil {
-		return nil, err
+		return failed(err)
 	}
 	fd := -1
 	outer := raw.Control(func(own uintptr) { fd, err = unix.FcntlInt(own, unix.F_DUPFD_CLOEXEC, 0) })
 	if err = errors.Join(outer, os.NewSyscallError("dup", err)); err != nil {
-		return nil, err
+		return failed(err)
 	}
 	setKeepAlive(fd)
-	if err = os.NewSyscallError("fcntl", unix.SetNonblock(fd, true)); err == nil {
-		// Not net.Listen, which would bind it too.
-		if err = unix.Listen(fd, hostPortBacklog); err != nil {
-			err = explainBind(s.port, s.addr, os.NewSyscallError("listen", err))
-		}
+	// Not net.Listen, which would bind it too.
+	if err := unix.Listen(fd, hostPortBacklog); err != nil {
+		_ = unix.Close(fd)
+		return nil, explainBind(s.port, s.addr, os.NewSyscallError("listen", err))
 	}
 	t := &tcpPort{h: h, port: s.port, thread: thread, open: map[*inward]bool{}}
 	t.acceptor = acceptor{loop: thread.loop, log: h.n.log, fd: fd, at: "host port " + s.port.String(), accepted: t.accepted, full: t.isFull}
-	if err == nil {
+	if err = os.NewSyscallError("fcntl", unix.SetNonblock(fd, true)); err == nil {
 		err = t.acceptor.begin()
 	}
 	if err != nil {
-		return nil, errors.Join(err, unix.Close(fd))
+		return failed(errors.Join(err, unix.Close(fd)))
 	}
 	return t, nil
 }

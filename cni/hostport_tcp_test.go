@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -17,12 +18,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// portTo opens a TCP host port to a server of this process, with so many
-// threads. The "pod" is the network namespace of the test.
-func portTo(t *testing.T, server net.Addr, threads int) (*tcpPort, string) {
+const ownNamespace = "/proc/thread-self/ns/net"
+
+// ownPorts are host ports of a network without pods, that lead to the network
+// namespace of the test.
+func ownPorts(t *testing.T, threads int) *HostPorts {
 	t.Helper()
-	const own = "/proc/thread-self/ns/net"
-	home, err := os.Open(own)
+	home, err := os.Open(ownNamespace)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,7 +33,15 @@ func portTo(t *testing.T, server net.Addr, threads int) (*tcpPort, string) {
 	n.ports.most = threads
 	t.Cleanup(func() { n.ports.close(); _ = home.Close() })
 	h := &HostPorts{n: n}
-	h.passage.Store(&passage{plain: true, Target: Target{NetNS: func() (*os.File, error) { return os.Open(own) }}})
+	h.passage.Store(&passage{plain: true, Target: Target{NetNS: func() (*os.File, error) { return os.Open(ownNamespace) }}})
+	return h
+}
+
+// portTo opens a TCP host port to a server of this process, with so many
+// threads. The "pod" is the network namespace of the test.
+func portTo(t *testing.T, server net.Addr, threads int) (*tcpPort, string) {
+	t.Helper()
+	h := ownPorts(t, threads)
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -96,6 +106,35 @@ func loads(p *tcpPort) (all []int32) {
 		all = append(all, each.load.Load())
 	}
 	return all
+}
+
+// TestHostPortListenTaken: who listens first has a port that two have bound, and
+// the other is told by whom it is in use.
+func TestHostPortListenTaken(t *testing.T) {
+	h := ownPorts(t, 1)
+	t.Cleanup(h.Close)
+	port, self := HostPort{Protocol: "tcp", HostIP: netip.MustParseAddr("127.0.0.1")}, netip.MustParseAddr("127.0.0.1")
+	for range 2 {
+		file, err := bindHostPort(port, self)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if port.Port == 0 {
+			name, err := nameOf(int(file.Fd()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			port.Port = name.Port()
+		}
+		h.sockets = append(h.sockets, hostSocket{port: port, addr: self, file: file})
+	}
+	if err := h.serve(h.sockets[0]); err != nil {
+		t.Fatal(err)
+	}
+	want := fmt.Sprintf("host port %s is in use by ", port)
+	if err := h.serve(h.sockets[1]); err == nil || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("got %v, want %s...", err, want)
+	}
 }
 
 // TestHostPortThreads: many connections are shared by the threads, each goes on
